@@ -1,0 +1,64 @@
+package events
+
+import "time"
+
+// Modes of a score: what it was made with.
+const (
+	ModeModel = "model"
+	ModePrior = "prior" // no model has been published yet
+	ModeStale = "stale" // the scorer could not see the registry for longer than its lease
+	ModeLate  = "late"  // the deadline came first; the score itself follows on the stream
+)
+
+// Decisions of a kind's policy.
+const (
+	Approve = "approve"
+	Review  = "review"
+	Decline = "decline"
+	None    = "none" // history: no decision leaves
+)
+
+// Reason is what one source field added to the logit, against the model's baseline.
+type Reason struct {
+	Field string  `json:"field" msgpack:"field"`
+	Add   float64 `json:"add" msgpack:"add"` // log-odds
+}
+
+// Score is the outcome of a valid event. It is a pure function of the event, the
+// artifact that Model names, the contract and the policy.
+type Score struct {
+	ID       string    `json:"id" msgpack:"id"`
+	Seq      uint64    `json:"seq" msgpack:"seq"` // EVENTS sequence
+	Kind     string    `json:"kind" msgpack:"kind"`
+	Entity   string    `json:"entity" msgpack:"entity"`
+	P        float64   `json:"p" msgpack:"p"`           // probability of the bad outcome, [0, 1]
+	Points   int       `json:"points" msgpack:"points"` // rise as risk falls
+	Band     string    `json:"band" msgpack:"band"`
+	Decision string    `json:"decision" msgpack:"decision"`
+	Reasons  []Reason  `json:"reasons,omitempty" msgpack:"reasons,omitempty"`
+	Model    string    `json:"model,omitempty" msgpack:"model,omitempty"` // <kind>.v<NNNNNN>; empty: the prior
+	Revision uint64    `json:"revision" msgpack:"revision"`               // of the rollout record
+	Contract uint64    `json:"contract" msgpack:"contract"`               // revision of the contract in KINDS
+	Mode     string    `json:"mode" msgpack:"mode"`
+	Time     time.Time `json:"time" msgpack:"time"` // the event's, or when it was stored
+}
+
+// Invalid is the outcome of an event that cannot be scored.
+type Invalid struct {
+	ID       string `json:"id,omitempty" msgpack:"id,omitempty"`
+	Seq      uint64 `json:"seq" msgpack:"seq"`
+	Kind     string `json:"kind" msgpack:"kind"`
+	Entity   string `json:"entity" msgpack:"entity"`
+	Field    string `json:"field,omitempty" msgpack:"field,omitempty"`
+	Reason   string `json:"reason" msgpack:"reason"`
+	Attempts int    `json:"attempts,omitempty" msgpack:"attempts,omitempty"` // scorers that died on it
+	Contract uint64 `json:"contract" msgpack:"contract"`
+}
+
+// Expired is the outcome of the events of a lane that left EVENTS before they were scored.
+type Expired struct {
+	First uint64 `json:"first"` // EVENTS sequences, both inclusive
+	Last  uint64 `json:"last"`
+	Kind  string `json:"kind"`
+	Lane  int    `json:"lane"`
+}
