@@ -1,0 +1,284 @@
+package feature
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Encoding is how Infer treats numbers.
+type Encoding string
+
+const (
+	Plain     Encoding = "plain" // standardised as they are
+	AllAsinh  Encoding = "asinh" // asinh first, every number
+	AutoAsinh Encoding = "auto"  // asinh first where the tails are wild: see Options.WildTail
+)
+
+// ParseEncoding reads plain, asinh or auto; "" is auto.
+func ParseEncoding(s string) (Encoding, error) {
+	switch e := Encoding(s); e {
+	case "":
+		return AutoAsinh, nil
+	case Plain, AllAsinh, AutoAsinh:
+		return e, nil
+	}
+	return "", fmt.Errorf("encoding %q: want plain, asinh or auto", s)
+}
+
+// Options steer Infer. The zero value is the default.
+type Options struct {
+	Encoding  Encoding // "": auto
+	WildTail  float64  // auto takes asinh where a training value is further from the median than this many IQR; 0: DefaultWildTail
+	MaxLevels int      // a category with more levels in training is hashed; 0: DefaultMaxLevels
+	Buckets   int      // of a hashed category; 0: DefaultBuckets
+	// Kinds takes the choice for some number and category fields out of Infer's hands.
+	Kinds map[string]Kind
+}
+
+const (
+	DefaultWildTail  = 100
+	DefaultMaxLevels = 200
+	DefaultBuckets   = 256
+)
+
+// ErrNoRecords says that there was nothing to infer from.
+var ErrNoRecords = errors.New("no records to infer a feature spec from")
+
+// column collects what training says of one field.
+type column struct {
+	field   events.Field
+	numbers []float64
+	levels  map[string]struct{} // nil once there were more than MaxLevels
+	missing bool
+	first   time.Time // of times: the range
+	last    time.Time
+}
+
+// Infer makes a spec from the contract and the training records, whose order does not matter. Number, money
+// and bool fields become Numeric or Asinh, categories OneHot or Hashed, times the date parts that the records span at
+// least twice, so that a part is not a mere name for "late in the training data". The event's own time does likewise, if the contract names
+// it. Protected fields, and fields without any value, are left out. Transforms stand in the order of the
+// contract's fields, the event's time last. Memory: 8 bytes for each number of each record.
+func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spec, error) {
+	var err error
+	if o.Encoding, err = ParseEncoding(string(o.Encoding)); err != nil {
+		return Spec{}, err
+	}
+	setDefault(&o.WildTail, DefaultWildTail)
+	setDefault(&o.MaxLevels, DefaultMaxLevels)
+	setDefault(&o.Buckets, DefaultBuckets)
+
+	contract := &schema.Contract
+	cols := make([]column, len(contract.Fields)+1)
+	for i, f := range contract.Fields {
+		cols[i] = column{field: f, levels: map[string]struct{}{}}
+	}
+	own := &cols[len(contract.Fields)]
+	own.field = events.Field{Type: events.Time, Protected: contract.Time == ""}
+
+	n := 0
+	for rec := range recs {
+		n++
+		for i := range contract.Fields {
+			cols[i].add(&rec.Values[i], o.MaxLevels)
+		}
+		own.addTime(rec.Time)
+	}
+	if n == 0 {
+		return Spec{}, ErrNoRecords
+	}
+	spec := Spec{Version: SpecVersion, Zone: contract.Zone}
+	for i := range cols {
+		c := &cols[i]
+		if c.field.Protected {
+			continue
+		}
+		if t, ok := c.transform(o); ok {
+			spec.Fields = append(spec.Fields, t)
+		}
+		c.numbers = nil
+	}
+	if err := spec.Validate(); err != nil {
+		return Spec{}, fmt.Errorf("infer: %w", err)
+	}
+	return spec, nil
+}
+
+func setDefault[T int | float64](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+func (c *column) add(v *events.Value, maxLevels int) {
+	if c.field.Protected {
+		return
+	}
+	switch {
+	case v.State == events.HasNum && c.field.Type == events.Time:
+		c.addTime(time.Unix(unixSeconds(v.Num), 0))
+	case v.State == events.HasNum && c.field.Type != events.Category:
+		c.numbers = append(c.numbers, v.Num)
+	case v.State == events.HasText && c.field.Type == events.Category:
+		c.addLevel(v.Text, maxLevels)
+	default:
+		c.missing = true
+		if c.field.Type == events.Category {
+			c.addLevel(nil, maxLevels)
+		}
+	}
+}
+
+func (c *column) addLevel(text []byte, maxLevels int) {
+	if c.levels == nil {
+		return
+	}
+	if _, ok := c.levels[string(text)]; ok {
+		return
+	}
+	if c.levels[string(text)] = struct{}{}; len(c.levels) > maxLevels {
+		c.levels = nil
+	}
+}
+
+func (c *column) addTime(t time.Time) {
+	if c.first.IsZero() || t.Before(c.first) {
+		c.first = t
+	}
+	if c.last.IsZero() || t.After(c.last) {
+		c.last = t
+	}
+}
+
+// transform is false for a field that tells nothing.
+func (c *column) transform(o Options) (Transform, bool) {
+	switch c.field.Type {
+	case events.Time:
+		parts := spannedParts(c.last.Sub(c.first))
+		return Transform{Field: c.field.Name, Kind: Date, Parts: parts, Missing: c.missing}, len(parts) > 0
+	case events.Category:
+		return c.category(o)
+	}
+	return c.number(o)
+}
+
+func (c *column) category(o Options) (Transform, bool) {
+	t := Transform{Field: c.field.Name, Kind: OneHot}
+	if c.levels == nil || o.Kinds[c.field.Name] == Hashed {
+		t.Kind, t.Buckets, t.Missing = Hashed, o.Buckets, c.missing
+		return t, true
+	}
+	for l := range c.levels {
+		t.Levels = append(t.Levels, l)
+	}
+	slices.Sort(t.Levels) // bytes of UTF-8 sort as code points do
+	return t, true
+}
+
+func (c *column) number(o Options) (Transform, bool) {
+	xs := c.numbers
+	if len(xs) == 0 {
+		return Transform{}, false
+	}
+	t := Transform{Field: c.field.Name, Kind: Numeric, Missing: c.missing}
+	slices.Sort(xs)
+	t.Median = quantile(xs, 0.5)
+	t.IQR = finite(quantile(xs, 0.75) - quantile(xs, 0.25))
+	if t.IQR == 0 {
+		t.IQR = 1
+	}
+	switch kind := o.Kinds[c.field.Name]; {
+	case kind == Numeric || kind == Asinh || kind == Log1p:
+		t.Kind = kind
+	case c.field.Type == events.Bool:
+	case o.Encoding == AllAsinh, o.Encoding == AutoAsinh && wild(xs, t.Median, t.IQR, o.WildTail):
+		t.Kind = Asinh
+	}
+	if t.Kind != Asinh {
+		t.Median, t.IQR = 0, 0
+	}
+	if t.Kind != Numeric {
+		for i, x := range xs {
+			xs[i] = t.shape(x)
+		}
+	}
+	t.Mean, t.SD = meanSD(xs)
+	return t, true
+}
+
+// wild says whether the furthest of the sorted numbers is more than bound IQR from the median.
+func wild(sorted []float64, median, iqr, bound float64) bool {
+	return max(median-sorted[0], sorted[len(sorted)-1]-median)/iqr > bound
+}
+
+// quantile is the q-quantile of sorted numbers, linear between the two nearest: numpy's default.
+func quantile(sorted []float64, q float64) float64 {
+	at := q * float64(len(sorted)-1)
+	i := int(at)
+	if i+1 >= len(sorted) {
+		return sorted[len(sorted)-1]
+	}
+	w := at - float64(i)
+	return float64(sorted[i]*(1-w)) + float64(sorted[i+1]*w)
+}
+
+// meanSD is the mean and the population standard deviation, 1 where that is 0. Sums are compensated, and scaled
+// by a power of two so that squares neither overflow nor vanish.
+func meanSD(xs []float64) (mean, sd float64) {
+	largest := 0.0
+	for _, x := range xs {
+		largest = max(largest, math.Abs(x))
+	}
+	_, exp := math.Frexp(largest)
+	n := float64(len(xs))
+	var sum, squares compensated
+	for _, x := range xs {
+		sum.add(math.Ldexp(x, -exp))
+	}
+	m := sum.value() / n
+	for _, x := range xs {
+		d := math.Ldexp(x, -exp) - m
+		squares.add(float64(d * d))
+	}
+	mean, sd = math.Ldexp(m, exp), math.Ldexp(math.Sqrt(squares.value()/n), exp)
+	if sd == 0 {
+		sd = 1
+	}
+	return mean, sd
+}
+
+// compensated is Neumaier's sum: the rounding error of each addition is summed beside.
+type compensated struct{ sum, lost float64 }
+
+func (c *compensated) add(x float64) {
+	t := c.sum + x
+	if math.Abs(c.sum) >= math.Abs(x) {
+		c.lost += (c.sum - t) + x
+	} else {
+		c.lost += (x - t) + c.sum
+	}
+	c.sum = t
+}
+
+func (c *compensated) value() float64 { return c.sum + c.lost }
+
+// spannedParts are the parts of which the range holds at least two periods.
+func spannedParts(d time.Duration) []DatePart {
+	const day = 24 * time.Hour
+	var parts []DatePart
+	for _, p := range []struct {
+		part   Part
+		period time.Duration
+	}{{Hour, day}, {Weekday, 7 * day}, {DayOfMonth, 31 * day}, {Month, 366 * day}} {
+		if d >= 2*p.period {
+			parts = append(parts, DatePart{Part: p.part, Cyclic: true})
+		}
+	}
+	return parts
+}
