@@ -1,0 +1,137 @@
+// Package lane gives every event of a lane exactly one outcome, in order, whoever dies.
+//
+// A lane is one partition of EVENTS_<kind>. Its owner claims it, reads it through a consumer made
+// for this one run, and commits outcomes and position in one atomic batch to SCORES_<kind>. The
+// position's fence makes the batch of anyone else fail. Views of who owns what, clocks and
+// time-outs cost time when they are wrong, never correctness.
+//
+//	          Own                committed              inspected            opened
+//	idle ───────────► reading ─► claiming ─► inspecting ─────────► opening ────────► running ⇄ committing
+//	  ▲                  ▲           │            │                   │                 │          │
+//	  │ Release          └───────────┴────────────┴── any doubt ──────┴─────────────────┴──────────┘
+//	  └── from everywhere                         └── no position, another incarnation ─► halted
+//
+// Machine decides and does no I/O; Runner carries its actions to the broker and the answers back.
+package lane
+
+import (
+	"time"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Limits of a lane.
+type Limits struct {
+	MaxBatch     int           // events in one commit; with the position at most 1000 messages
+	MaxBuffered  int           // events read ahead of the commit
+	CarefulAt    int           // claims at one place at which the lane is taken one event at a time
+	MaxTries     int           // times an event is set out upon alone before it ends unread
+	Silence      time.Duration // without a message or heartbeat, after which a run is over
+	Refresh      time.Duration // age at which an idle lane's position is committed again, so that retention does not take it
+	Backoff      time.Duration // before reading the position again, doubled at each failure in a row
+	MaxBackoff   time.Duration
+	HaltedRetry  time.Duration // how often a halted lane looks whether it was mended
+	HeartbeatGap time.Duration // how often the server says that a run is alive
+}
+
+// DefaultLimits returns the limits that the trials were made with. Refresh depends on
+// the kind's retention and stays zero: no refresh.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxBatch: 900, MaxBuffered: 2700, CarefulAt: 2, MaxTries: 2,
+		Silence: 1500 * time.Millisecond, HeartbeatGap: 500 * time.Millisecond,
+		Backoff: 50 * time.Millisecond, MaxBackoff: time.Second, HaltedRetry: 5 * time.Second,
+	}
+}
+
+// Phase is where the machine stands.
+type Phase uint8
+
+const (
+	Idle       Phase = iota
+	Waiting          // for Tick to reach retryAt
+	Reading          // the stored position
+	Claiming         // an empty commit of our own, one epoch up
+	Inspecting       // the events stream: its incarnation, first and last sequence
+	Opening          // the run's consumer
+	Running
+	Committing // running, with one commit in flight
+	Expiring   // committing that a range left EVENTS unscored; no run is open
+	Releasing  // committing that the lane has no owner
+	Halted     // needs a person; looked at again every HaltedRetry
+)
+
+func (p Phase) String() string {
+	return [...]string{"idle", "waiting", "reading", "claiming", "inspecting", "opening", "running", "committing", "expiring", "releasing", "halted"}[p]
+}
+
+// Event is one event as a run delivered it.
+type Event struct {
+	Seq     uint64 // EVENTS sequence
+	Stored  time.Time
+	Subject string // as stored: events.<kind>.<lane>.<token>
+	History bool
+	Type    string // content type
+	Body    []byte
+}
+
+// Treatment says what outcome a committed event gets.
+type Treatment uint8
+
+const (
+	Scored  Treatment = iota
+	Unread            // it killed the scorers before: invalid, without being looked at
+	Expired           // a range that left EVENTS unscored
+)
+
+// Machine is the state of one lane at one scorer. It has one owner: the goroutine that steps it.
+//
+//	pos is what token names, stored:              nothing newer exists, or our next commit fails
+//	buffer[i].Seq > pos.Seq, rising;              inflight ⊂ buffer's past: never in both
+//	received >= every Seq of buffer and inflight; every event of the lane <= received is in an outcome, inflight or buffer
+//	a commit is in flight  ⇔  phase is one of Claiming, Committing, Expiring, Releasing
+type Machine struct {
+	limits Limits
+	me     string // instance of this scorer: a restarted process is another one
+
+	phase    Phase
+	wanted   bool
+	pos      events.Position
+	token    uint64 // SCORES sequence of pos
+	revision uint64 // that the next batch is scored with
+
+	run       uint64 // number of runs opened; names the current one
+	delivered uint64 // consumer sequence of the last event taken from the run
+	received  uint64 // EVENTS sequence up to which the run has shown all
+	buffer    []Event
+	drained   bool // a heartbeat has said that nothing of the lane waits behind received
+
+	next     events.Position                // what the commit in flight stores
+	asked    uint64                         // ID of the last question; only its answer counts
+	alone    struct{ commit, event uint64 } // the last commit of one event by itself
+	marked   uint64                         // the event that this claim has set out upon alone
+	survived uint64                         // the event that this process has scored alone and lived
+	careful  int                            // events still to be taken one at a time
+
+	heard     time.Time // last sign of the run
+	committed time.Time // when token was stored, by our clock
+	retryAt   time.Time
+	failures  int    // in a row
+	jitter    uint64 // so that two who quarrel do not do it in step
+}
+
+// NewMachine is an idle lane at the scorer instance me.
+func NewMachine(me string, l Limits) *Machine {
+	m := &Machine{me: me, limits: l, jitter: 14695981039346656037}
+	for _, b := range []byte(me) {
+		m.jitter = (m.jitter ^ uint64(b)) * 1099511628211 // FNV-1a
+	}
+	return m
+}
+
+func (m *Machine) Phase() Phase              { return m.phase }
+func (m *Machine) Position() events.Position { return m.pos }
+func (m *Machine) Buffered() int             { return len(m.buffer) }
+
+// Room is how many more events the run may deliver now.
+func (m *Machine) Room() int { return m.limits.MaxBuffered - len(m.buffer) }

@@ -1,0 +1,412 @@
+package lane
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Inputs. Each is one thing that happened to the lane.
+type (
+	Own     struct{} // the view of the members gives us the lane
+	Release struct{} // the view takes it away, or we stop
+	Tick    struct{}
+	Revised struct{ Revision uint64 } // another model version is in force
+
+	PositionRead struct { // answers ReadPosition
+		ID       uint64
+		Found    bool // false: the stream answered that there is none
+		Err      error
+		Token    uint64
+		Position events.Position
+	}
+	Inspected struct { // answers Inspect
+		ID          uint64
+		Err         error
+		Incarnation time.Time
+		First, Last uint64 // EVENTS sequences
+	}
+	Opened struct { // answers OpenRun
+		Run uint64
+		Err error
+	}
+	Delivered struct {
+		Run      uint64
+		Consumer uint64 // consumer sequence
+		Event    Event
+	}
+	Heartbeat struct {
+		Run      uint64
+		Consumer uint64 // last consumer sequence that the server has sent
+		Stream   uint64 // EVENTS sequence up to which it has looked
+	}
+	RunEnded struct {
+		Run   uint64
+		Cause string
+	}
+	Horizon   struct{ First uint64 } // EVENTS first sequence, now
+	CommitEnd struct {               // answers Commit
+		ID     uint64
+		Result Result
+		Token  uint64 // if Stored
+		Err    error
+	}
+)
+
+// Result of a commit, as far as it is known.
+type Result uint8
+
+const (
+	Stored  Result = iota
+	Fenced         // a newer position exists: another owner
+	Refused        // not stored, the position may be ours still
+	Unknown        // stored now, later or never
+)
+
+// Actions. The carrier answers each with the input named beside it. An answer carries the ID
+// of its question: one that comes late, when something else has been asked, is dropped.
+type (
+	ReadPosition struct{ ID uint64 } // PositionRead
+	Inspect      struct {            // Inspected, once revision Revision is in force here
+		ID       uint64
+		Revision uint64
+	}
+	OpenRun struct { // Opened, then Delivered, Heartbeat, RunEnded
+		Run   uint64
+		Epoch uint64
+		From  uint64 // EVENTS sequence
+	}
+	CloseRun struct{ Run uint64 }
+	Commit   struct { // CommitEnd
+		ID          uint64
+		Fence       uint64
+		Position    events.Position
+		Events      []Event
+		Treatment   Treatment
+		First, Last uint64 // Treatment Expired: the range
+	}
+	Halt     struct{ Cause string } // alarm
+	Note     struct{ What string }  // worth a line in the log
+	Released struct{}               // the lane is no longer ours
+)
+
+// Input and Action are the closed sets above.
+type (
+	Input  any
+	Action any
+)
+
+// Step takes one input at time now and returns what is to be done, in order.
+func (m *Machine) Step(in Input, now time.Time) []Action {
+	switch in := in.(type) {
+	case Own:
+		m.wanted = true
+		if m.phase == Idle {
+			return m.read()
+		}
+	case Release:
+		m.wanted = false
+		return m.release()
+	case Revised:
+		m.revision = max(m.revision, in.Revision)
+		return m.proceed(now)
+	case Tick:
+		return m.tick(now)
+	case PositionRead:
+		if m.phase == Reading && in.ID == m.asked {
+			return m.positionRead(in, now)
+		}
+	case Inspected:
+		if m.phase == Inspecting && in.ID == m.asked {
+			return m.inspected(in, now)
+		}
+	case Opened:
+		if m.phase == Opening && in.Run == m.run {
+			if in.Err != nil {
+				return m.doubt(now, "make the run's consumer: "+in.Err.Error())
+			}
+			m.phase, m.heard = Running, now
+			return m.proceed(now)
+		}
+	case Delivered:
+		if m.current(in.Run) {
+			return m.take(in, now)
+		}
+	case Heartbeat:
+		if m.current(in.Run) {
+			return m.heartbeat(in, now)
+		}
+	case RunEnded:
+		if m.current(in.Run) {
+			return m.doubt(now, "run ended: "+in.Cause)
+		}
+	case Horizon:
+		if m.phase == Running && in.First > m.received+1 {
+			return m.doubt(now, fmt.Sprintf("events up to %d left the stream while the lane had read up to %d", in.First-1, m.received))
+		}
+	case CommitEnd:
+		if in.ID == m.alone.commit {
+			m.survived = m.alone.event
+		}
+		switch m.phase {
+		case Claiming, Committing, Expiring, Releasing:
+			if in.ID == m.asked {
+				return m.commitEnd(in, now)
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Machine) current(run uint64) bool {
+	return run == m.run && (m.phase == Running || m.phase == Committing)
+}
+
+func (m *Machine) ask() uint64 {
+	m.asked++
+	return m.asked
+}
+
+func (m *Machine) read() []Action {
+	m.phase = Reading
+	return []Action{ReadPosition{m.ask()}}
+}
+
+// doubt ends whatever is under way: what is not committed is dropped, and the lane begins again from
+// the stored position with a claim of its own. A claim is what settles a commit of unknown result.
+func (m *Machine) doubt(now time.Time, why string) []Action {
+	actions := m.closeRun()
+	if !m.wanted {
+		m.phase = Idle
+		return append(actions, Released{})
+	}
+	m.phase, m.retryAt = Waiting, now.Add(m.backoff())
+	m.failures++
+	return append(actions, Note{why})
+}
+
+func (m *Machine) backoff() time.Duration {
+	if m.failures == 0 {
+		return 0
+	}
+	d := min(m.limits.Backoff<<min(m.failures-1, 16), m.limits.MaxBackoff)
+	m.jitter ^= m.jitter << 13
+	m.jitter ^= m.jitter >> 7
+	m.jitter ^= m.jitter << 17
+	return d/2 + time.Duration(m.jitter%uint64(d/2+1))
+}
+
+func (m *Machine) closeRun() []Action {
+	open := m.phase == Opening || m.phase == Running || m.phase == Committing
+	m.buffer, m.careful, m.marked = nil, 0, 0
+	if !open {
+		return nil
+	}
+	return []Action{CloseRun{m.run}}
+}
+
+func (m *Machine) halt(now time.Time, cause string) []Action {
+	actions := m.closeRun()
+	m.phase, m.retryAt = Halted, now.Add(m.limits.HaltedRetry)
+	return append(actions, Halt{cause})
+}
+
+func (m *Machine) tick(now time.Time) []Action {
+	switch m.phase {
+	case Waiting, Halted:
+		if !now.Before(m.retryAt) {
+			return m.read()
+		}
+	case Running:
+		if now.Sub(m.heard) > m.limits.Silence {
+			return m.doubt(now, "no sign of the run for "+now.Sub(m.heard).Round(time.Millisecond).String())
+		}
+		return m.proceed(now)
+	}
+	return nil
+}
+
+func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
+	switch {
+	case in.Err != nil:
+		return m.doubt(now, "read the position: "+in.Err.Error())
+	case !in.Found:
+		return m.halt(now, "the lane has no position: it was purged, or SCORES was made anew; nothing is scored until 'riskweir lane rebase' says where to go on")
+	}
+	m.pos, m.token = in.Position, in.Token
+	claim := m.pos
+	claim.Epoch++
+	if claim.Owner != "" && claim.Owner != m.me {
+		claim.Attempts++
+	}
+	claim.Owner = m.me
+	m.revision = max(m.revision, m.pos.Revision)
+	return m.commit(Claiming, claim, nil, Scored)
+}
+
+// commit stores next under the fence of token. If we die on the next line it is stored or
+// not; either way the next owner finds one position and goes on behind it.
+func (m *Machine) commit(p Phase, next events.Position, batch []Event, t Treatment) []Action {
+	m.phase, m.next = p, next
+	return []Action{Commit{ID: m.ask(), Fence: m.token, Position: next, Events: batch, Treatment: t}}
+}
+
+func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
+	was := m.phase
+	if was == Releasing {
+		m.phase = Idle
+		if m.wanted {
+			return m.read()
+		}
+		return []Action{Released{}}
+	}
+	switch in.Result {
+	case Stored:
+	case Fenced:
+		return m.doubt(now, "fenced: another owner has a newer position")
+	default:
+		return m.doubt(now, fmt.Sprintf("commit: %v", in.Err))
+	}
+	if m.next.Seq > m.pos.Seq {
+		m.failures = 0
+	}
+	m.pos, m.token, m.committed, m.heard = m.next, in.Token, now, now
+	if was == Committing {
+		m.phase = Running
+	}
+	if !m.wanted {
+		return m.release()
+	}
+	if was == Committing {
+		return m.proceed(now)
+	}
+	m.phase = Inspecting
+	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision}}
+}
+
+func (m *Machine) inspected(in Inspected, now time.Time) []Action {
+	switch {
+	case in.Err != nil:
+		return m.doubt(now, "inspect the events stream: "+in.Err.Error())
+	case !in.Incarnation.Equal(m.pos.Incarnation):
+		return m.halt(now, fmt.Sprintf("the position counts in the EVENTS stream made at %s, and this one was made at %s (deleted and made again?): say where to go on with 'riskweir lane rebase'",
+			m.pos.Incarnation.Format(time.RFC3339Nano), in.Incarnation.Format(time.RFC3339Nano)))
+	case in.Last < m.pos.Seq:
+		return m.halt(now, fmt.Sprintf("the position is at event %d, and EVENTS ends at %d (restored from an older backup?): say where to go on with 'riskweir lane rebase'", m.pos.Seq, in.Last))
+	case in.First > m.pos.Seq+1:
+		next := m.pos
+		next.Seq = in.First - 1
+		actions := m.commit(Expiring, next, nil, Expired)
+		c := actions[0].(Commit)
+		c.First, c.Last = m.pos.Seq+1, in.First-1
+		return []Action{c}
+	}
+	if m.pos.Attempts >= m.limits.CarefulAt || m.pos.Tries > 0 {
+		m.careful = m.limits.MaxBatch
+	}
+	m.run++
+	m.delivered, m.received, m.drained = 0, m.pos.Seq, false
+	m.phase = Opening
+	return []Action{OpenRun{Run: m.run, Epoch: m.pos.Epoch, From: m.pos.Seq + 1}}
+}
+
+// take accepts only the next consumer sequence of the current run: a run is numbered 1, 2, 3 without a gap,
+// and its name is its identity, so nothing of another run can be taken for it.
+func (m *Machine) take(in Delivered, now time.Time) []Action {
+	if in.Consumer != m.delivered+1 || in.Event.Seq <= m.received {
+		return m.doubt(now, fmt.Sprintf("gap in the run: message %d (event %d) after %d (event %d)", in.Consumer, in.Event.Seq, m.delivered, m.received))
+	}
+	m.delivered, m.received, m.heard = in.Consumer, in.Event.Seq, now
+	m.buffer = append(m.buffer, in.Event)
+	return m.proceed(now)
+}
+
+// heartbeat catches the tail that a gap cannot show: messages sent after which nothing more came.
+func (m *Machine) heartbeat(in Heartbeat, now time.Time) []Action {
+	if in.Consumer != m.delivered {
+		return m.doubt(now, fmt.Sprintf("the server has sent %d messages of the run, %d came", in.Consumer, m.delivered))
+	}
+	m.heard, m.drained, m.failures = now, true, 0
+	m.received = max(m.received, in.Stream)
+	return m.proceed(now)
+}
+
+// proceed commits the next thing, if nothing is in flight: a batch, or whatever an idle lane owes.
+func (m *Machine) proceed(now time.Time) []Action {
+	switch {
+	case m.phase != Running:
+		return nil
+	case len(m.buffer) == 0:
+		return m.owed(now)
+	case m.careful > 0:
+		return m.single()
+	}
+	return m.score(min(len(m.buffer), m.limits.MaxBatch), Scored)
+}
+
+func (m *Machine) score(n int, t Treatment) []Action {
+	batch := m.buffer[:n:n]
+	m.buffer = m.buffer[n:]
+	next := m.pos
+	next.Seq = batch[n-1].Seq
+	next.Trying, next.Tries, next.Revision = 0, 0, m.revision
+	if m.careful = max(0, m.careful-n); m.careful == 0 {
+		next.Attempts = 0
+	}
+	return m.commit(Committing, next, batch, t)
+}
+
+// single takes the head of the buffer by itself, and first stores that it is about to: should the process
+// die of it, the next owner knows of which event. An event upon which that was stored MaxTries times ends unread. A
+// process that lived through it once does not blame the event when only the commit failed.
+func (m *Machine) single() []Action {
+	head := m.buffer[0].Seq
+	switch {
+	case m.marked == head || m.survived == head:
+		actions := m.score(1, Scored)
+		m.alone.commit, m.alone.event = m.asked, head
+		return actions
+	case m.pos.Trying == head && m.pos.Tries >= m.limits.MaxTries:
+		return m.score(1, Unread)
+	}
+	next := m.pos
+	if next.Trying != head {
+		next.Trying, next.Tries = head, 0
+	}
+	next.Tries++
+	m.marked = head
+	return m.commit(Committing, next, nil, Scored)
+}
+
+// owed commits a position without events: at a new model revision, so that a promotion can be seen to be
+// complete; when a lane turns out to be drained, so that claims of an idle lane are not taken for crashes; and
+// before retention takes the position away.
+func (m *Machine) owed(now time.Time) []Action {
+	stale := m.limits.Refresh > 0 && now.Sub(m.committed) >= m.limits.Refresh
+	suspect := m.drained && (m.pos.Attempts > 0 || m.pos.Tries > 0)
+	if !stale && !suspect && m.revision <= m.pos.Revision {
+		return nil
+	}
+	next := m.pos
+	next.Seq, next.Revision = m.received, m.revision
+	if m.drained {
+		next.Attempts, next.Trying, next.Tries, m.careful = 0, 0, 0, 0
+	}
+	return m.commit(Committing, next, nil, Scored)
+}
+
+// release gives the lane up. What is in flight is waited for; what is only read is left to the next owner.
+func (m *Machine) release() []Action {
+	switch m.phase {
+	case Claiming, Committing, Expiring, Releasing:
+		return nil // commitEnd comes back here
+	case Inspecting, Opening, Running:
+		actions := m.closeRun()
+		next := m.pos
+		next.Owner = ""
+		return append(actions, m.commit(Releasing, next, nil, Scored)...)
+	}
+	m.phase = Idle
+	return []Action{Released{}}
+}
