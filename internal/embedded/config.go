@@ -1,0 +1,312 @@
+// Package embedded runs a JetStream node from one config text: as a child process of a
+// supervisor, or in the process of a test. Nothing else of the project imports the server.
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/nats-io/nkeys"
+	"go.uber.org/zap"
+)
+
+// Accounts of a node. JetStream is enabled in App only.
+const (
+	App    = "APP"
+	System = "SYS"
+)
+
+// Settings of every node.
+const (
+	DefaultHost      = "127.0.0.1"
+	DefaultMaxMemory = 256 << 20
+	DefaultMaxStore  = 10 << 30
+
+	// MaxPayload is above what EVENTS takes (1 MiB), so that too large an event is answered by
+	// the stream with an error that names its limit. Above max_payload the server would close the
+	// publisher's connection instead.
+	MaxPayload = 8 << 20
+
+	// A node that is stopped (SIGSTOP, a hung disk) keeps its connections open: only missed pings
+	// tell. The server's own defaults take minutes.
+	pingInterval = "1s"
+	pingMax      = 2
+
+	// A client that takes nothing for so long is closed, lest its queue grow to max_pending.
+	writeDeadline = "5s"
+)
+
+// RandomPort lets the system choose a client or monitor port. A cluster port must be known to the others.
+const RandomPort = -1
+
+// Config of one node.
+type Config struct {
+	Name string // unique in the cluster and stable over restarts: it is the node's identity in raft
+	Dir  string // JetStream data, of this node alone
+
+	Host        string // to listen on; DefaultHost if empty
+	ClientPort  int    // or RandomPort
+	MonitorPort int    // HTTP without authentication, so always on loopback; 0: none; or RandomPort
+
+	// ClusterPort 0 is a single node: no routes, every stream R1.
+	ClusterPort   int
+	ClusterName   string
+	Routes        []string // host:port of the cluster port of every node; the own one may be among them
+	RouteUser     string   // with RoutePassword: what a node must show to join
+	RoutePassword string
+
+	// Users who may connect, by nkey. None: whoever connects is an administrator of App, for tests.
+	Users []User
+
+	MaxMemory int64 // bytes of JetStream memory storage on this node; 0: DefaultMaxMemory
+	MaxStore  int64 // bytes of JetStream files on this node; 0: DefaultMaxStore
+
+	// SyncInterval 0 is `sync_interval: always`: an acknowledged message is on disk. Anything else
+	// loses up to that much at a power cut.
+	SyncInterval time.Duration
+
+	Tags   []string
+	Logger *zap.Logger // nil: silent
+}
+
+// User may connect by signing with the private part of PublicKey.
+type User struct {
+	Name           string // for people: a comment in the config
+	PublicKey      string // nkey of type user
+	Account        string // App if empty
+	Publish        []string
+	Subscribe      []string
+	AllowResponses bool // may answer whatever was sent to it, once a message
+	All            bool // no restriction; Publish and Subscribe are ignored
+}
+
+// Validate returns all that is wrong with the config, joined.
+func (c Config) Validate() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("node %s: "+format, append([]any{c.Name}, a...)...)) }
+	if !token(c.Name) {
+		bad("name %q: want letters, digits, - and _", c.Name)
+	}
+	if c.Dir == "" {
+		bad("no data directory")
+	}
+	for _, p := range []struct {
+		name string
+		port int
+	}{{"client", c.ClientPort}, {"monitor", c.MonitorPort}} {
+		if p.port < RandomPort || p.port > math.MaxUint16 {
+			bad("%s port %d", p.name, p.port)
+		}
+	}
+	if c.ClientPort == 0 {
+		bad("no client port")
+	}
+	if c.ClusterPort < 0 || c.ClusterPort > math.MaxUint16 {
+		bad("cluster port %d: want one that the other nodes can be told", c.ClusterPort)
+	}
+	if c.ClusterPort > 0 {
+		if !token(c.ClusterName) {
+			bad("cluster name %q: want letters, digits, - and _", c.ClusterName)
+		}
+		if len(c.Routes) == 0 {
+			bad("clustered, but no routes to the other nodes")
+		}
+		for _, r := range c.Routes {
+			if _, _, err := net.SplitHostPort(r); err != nil {
+				bad("route %q: want host:port", r)
+			}
+		}
+	}
+	if (c.RouteUser == "") != (c.RoutePassword == "") {
+		bad("route user and password go together")
+	}
+	if c.RoutePassword != "" && (!token(c.RouteUser) || !token(c.RoutePassword)) {
+		bad("route user or password: want letters, digits, - and _")
+	}
+	if c.MaxMemory < 0 || c.MaxStore < 0 {
+		bad("negative storage limit")
+	}
+	if c.SyncInterval < 0 {
+		bad("sync interval %s", c.SyncInterval)
+	}
+	keys := map[string]bool{}
+	for _, u := range c.Users {
+		switch {
+		case !nkeys.IsValidPublicUserKey(u.PublicKey):
+			bad("user %s: %q is not the public nkey of a user", u.Name, u.PublicKey)
+		case keys[u.PublicKey]:
+			bad("user %s: its nkey stands twice", u.Name)
+		case u.Account != "" && u.Account != App && u.Account != System:
+			bad("user %s: no account %q", u.Name, u.Account)
+		}
+		keys[u.PublicKey] = true
+	}
+	for _, s := range c.texts() {
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			bad("%q holds a control character", s)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// texts are the strings that ConfigText quotes.
+func (c Config) texts() []string {
+	all := append([]string{c.Dir, c.Host}, c.Routes...)
+	all = append(all, c.Tags...)
+	for _, u := range c.Users {
+		all = append(append(append(all, u.Name), u.Publish...), u.Subscribe...)
+	}
+	return all
+}
+
+func token(s string) bool {
+	if s == "" || len(s) > 128 {
+		return false
+	}
+	for _, r := range s {
+		if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+// ConfigText renders c as a server's config file. It is all that the node is started from, so
+// `nats-server -c` on it gives the same node (but for the pace of a graceful stop).
+func ConfigText(c Config) string {
+	c = c.withDefaults()
+	var b strings.Builder
+	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
+
+	line("server_name: %s", quote(c.Name))
+	line("listen: %s", quote(net.JoinHostPort(c.Host, strconv.Itoa(c.ClientPort))))
+	if c.MonitorPort != 0 {
+		line("http: %s", quote(net.JoinHostPort(DefaultHost, strconv.Itoa(c.MonitorPort))))
+	}
+	line("max_payload: %d", MaxPayload)
+	line("ping_interval: %s", quote(pingInterval))
+	line("ping_max: %d", pingMax)
+	line("write_deadline: %s", quote(writeDeadline))
+	if len(c.Tags) > 0 {
+		line("server_tags: %s", quoteAll(c.Tags))
+	}
+
+	line("jetstream {")
+	line("  store_dir: %s", quote(c.Dir))
+	line("  max_mem: %d", c.MaxMemory)
+	line("  max_file: %d", c.MaxStore)
+	if c.SyncInterval == 0 {
+		line("  sync_interval: always")
+	} else {
+		line("  sync_interval: %s", quote(c.SyncInterval.String()))
+	}
+	line("  strict: true")
+	line("}")
+
+	if c.ClusterPort > 0 {
+		line("cluster {")
+		line("  name: %s", quote(c.ClusterName))
+		line("  listen: %s", quote(net.JoinHostPort(c.Host, strconv.Itoa(c.ClusterPort))))
+		line("  ping_interval: %s", quote(pingInterval))
+		line("  ping_max: %d", pingMax)
+		userinfo := ""
+		if c.RoutePassword != "" {
+			line("  authorization { user: %s, password: %s, timeout: 5 }", quote(c.RouteUser), quote(c.RoutePassword))
+			userinfo = c.RouteUser + ":" + c.RoutePassword + "@"
+		}
+		routes := make([]string, len(c.Routes))
+		for i, r := range c.Routes {
+			routes[i] = "nats://" + userinfo + r
+		}
+		line("  routes: %s", quoteAll(routes))
+		line("}")
+	}
+
+	line("system_account: %s", System)
+	line("accounts {")
+	for _, account := range []string{App, System} {
+		line("  %s {", account)
+		if account == App {
+			line("    jetstream: enabled")
+		}
+		line("    users: [")
+		if account == App && len(c.Users) == 0 {
+			line("      { user: anyone, password: anyone }")
+		}
+		for _, u := range c.Users {
+			if u.Account == account {
+				writeUser(line, u)
+			}
+		}
+		line("    ]")
+		line("  }")
+	}
+	line("}")
+	if len(c.Users) == 0 {
+		line("no_auth_user: anyone")
+	}
+	return b.String()
+}
+
+func writeUser(line func(string, ...any), u User) {
+	line("      # %s", u.Name)
+	if u.All {
+		line("      { nkey: %s }", u.PublicKey)
+		return
+	}
+	line("      { nkey: %s, permissions: {", u.PublicKey)
+	for _, p := range []struct {
+		name     string
+		subjects []string
+	}{{"publish", u.Publish}, {"subscribe", u.Subscribe}} {
+		if len(p.subjects) > 0 {
+			line("        %s: { allow: %s }", p.name, quoteAll(p.subjects))
+		} else {
+			// An empty allow list would mean all.
+			line("        %s: { deny: [\">\"] }", p.name)
+		}
+	}
+	if u.AllowResponses {
+		line("        allow_responses: true")
+	}
+	line("      } }")
+}
+
+func (c Config) withDefaults() Config {
+	if c.Host == "" {
+		c.Host = DefaultHost
+	}
+	if c.MaxMemory == 0 {
+		c.MaxMemory = DefaultMaxMemory
+	}
+	if c.MaxStore == 0 {
+		c.MaxStore = DefaultMaxStore
+	}
+	c.Users = append([]User(nil), c.Users...)
+	for i := range c.Users {
+		if c.Users[i].Account == "" {
+			c.Users[i].Account = App
+		}
+	}
+	return c
+}
+
+// quote writes a string of the server's config language, in which only \ and " need escaping
+// once control characters are refused.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+func quoteAll(list []string) string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = quote(s)
+	}
+	return "[" + strings.Join(out, ", ") + "]"
+}
