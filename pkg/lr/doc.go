@@ -1,0 +1,2 @@
+// Package lr is a logistic regression: fit, predict, explain, measure.
+package lr
