@@ -1,0 +1,398 @@
+package model
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// ErrRefused says that a rollout revision was looked at and may not serve here: the champion before it goes on.
+var ErrRefused = errors.New("rollout revision refused")
+
+// Live is what a kind is scored with, in one piece: records must be decoded with its Schema, and what a score says of
+// model, revision and contract is said here.
+type Live struct {
+	Predictor *Predictor
+	Name      string // payment.v000003; empty: the prior
+	Version   int    // 0: the prior
+	Revision  uint64 // of the rollout record; 0: there has been none
+
+	Schema           *events.Schema
+	ContractRevision uint64 // in KINDS
+}
+
+// Event of a watcher: a model came into force (Live), or Err says why the one at Revision did not, or why the registry
+// could not be read.
+type Event struct {
+	Kind     string // empty: of the registry as a whole
+	Revision uint64
+	Live     *Live
+	Err      error
+}
+
+// WatcherConfig of a Watcher.
+type WatcherConfig struct {
+	KV jetstream.KeyValue // bucket MODELS
+	// Report is called from Run, one call at a time, and must not block. nil: nobody listens.
+	Report func(Event)
+	// Poll is how often the registry is read directly, beside the watch; 0: 5 s. A lost watch is mended no later.
+	Poll time.Duration
+	// Lease is how long the registry may stay unseen before scores say "stale"; 0: 30 s. It should hold a few polls
+	// and the election of a new leader (up to 10 s).
+	Lease time.Duration
+}
+
+// Watcher keeps the model in force of each tracked kind. The KV watch is a hint, reading is the truth: both feed the same
+// place, which takes only what has a higher revision than what it took before. A record or artifact that is deleted,
+// empty or broken never replaces a good one.
+type Watcher struct {
+	cfg      WatcherConfig
+	registry *Registry
+	refused  atomic.Uint64
+	seen     atomic.Int64 // monotonic nanoseconds after epoch at which the last answer of the bucket's leader was asked for; 0: never
+	epoch    time.Time
+
+	mu    sync.Mutex // writers of kinds
+	kinds atomic.Pointer[map[string]*watched]
+	kick  chan struct{} // a kind was added: read now
+}
+
+// watched is the state of one kind.
+//
+//	live.Revision <= settled
+type watched struct {
+	kind string
+	live atomic.Pointer[Live]
+
+	mu       sync.Mutex
+	artifact *Artifact // behind live; nil: the prior
+	settled  uint64    // highest rollout revision taken or refused
+	refusal  error     // why settled is not in force; nil: it is
+	reported uint64    // highest revision whose trouble was reported while it may still pass
+	changed  chan struct{}
+}
+
+// NewWatcher does no I/O.
+func NewWatcher(cfg WatcherConfig) *Watcher {
+	if cfg.Poll <= 0 {
+		cfg.Poll = 5 * time.Second
+	}
+	if cfg.Lease <= 0 {
+		cfg.Lease = 30 * time.Second
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(Event) {}
+	}
+	w := &Watcher{cfg: cfg, registry: NewRegistry(cfg.KV), epoch: time.Now(), kick: make(chan struct{}, 1)}
+	w.kinds.Store(&map[string]*watched{})
+	return w
+}
+
+// Track adds a kind, which is scored with the prior until its model has been read, or gives a tracked one another contract:
+// then the model in force is compiled for it at once, and if that cannot be, nothing changes and the error says why. It
+// does no I/O and may be called before and during Run.
+func (w *Watcher) Track(schema *events.Schema, contractRevision uint64) error {
+	kind := schema.Contract.Kind
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	kinds := *w.kinds.Load()
+	if k, ok := kinds[kind]; ok {
+		return k.track(schema, contractRevision)
+	}
+	k := &watched{kind: kind, changed: make(chan struct{})}
+	k.live.Store(&Live{Predictor: Prior(&schema.Contract), Schema: schema, ContractRevision: contractRevision})
+	next := make(map[string]*watched, len(kinds)+1)
+	for name, other := range kinds {
+		next[name] = other
+	}
+	next[kind] = k
+	w.kinds.Store(&next)
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (k *watched) track(schema *events.Schema, contractRevision uint64) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := *k.live.Load()
+	next.Schema, next.ContractRevision = schema, contractRevision
+	if k.artifact == nil {
+		next.Predictor = Prior(&schema.Contract)
+	} else {
+		p, err := Compile(k.artifact, schema)
+		if err != nil {
+			return fmt.Errorf("contract of %s at revision %d does not fit the model in force: %w", k.kind, contractRevision, err)
+		}
+		next.Predictor = p
+	}
+	k.install(&next)
+	return nil
+}
+
+// install needs k.mu.
+func (k *watched) install(l *Live) {
+	k.live.Store(l)
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+// Live returns what the kind is scored with now, or nil if it is not tracked. It takes no lock.
+func (w *Watcher) Live(kind string) *Live {
+	k := (*w.kinds.Load())[kind]
+	if k == nil {
+		return nil
+	}
+	return k.live.Load()
+}
+
+// Changed returns a channel that is closed at the next change of Live(kind), or nil if the kind is not tracked. Take it
+// before you read Live, so that no change falls between.
+func (w *Watcher) Changed(kind string) <-chan struct{} {
+	k := (*w.kinds.Load())[kind]
+	if k == nil {
+		return nil
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changed
+}
+
+// WaitRevision returns once the model in force is that of revision or of a later one. It returns ErrRefused if that
+// revision has been looked at and may not serve here, and the context's error if it ends first.
+func (w *Watcher) WaitRevision(ctx context.Context, kind string, revision uint64) error {
+	k := (*w.kinds.Load())[kind]
+	if k == nil {
+		return fmt.Errorf("wait for a model of %s: the kind is not tracked", kind)
+	}
+	for {
+		k.mu.Lock()
+		live, settled, refusal, changed := k.live.Load(), k.settled, k.refusal, k.changed
+		k.mu.Unlock()
+		if live.Revision >= revision {
+			return nil
+		}
+		if settled >= revision {
+			return fmt.Errorf("wait for revision %d of %s: revision %d: %w: %w", revision, RolloutKey(kind), settled, ErrRefused, refusal)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for revision %d of %s, which is at %d here: %w", revision, RolloutKey(kind), live.Revision, context.Cause(ctx))
+		}
+	}
+}
+
+// Seen is when the answer was asked for by which the registry was last seen; zero: never.
+func (w *Watcher) Seen() time.Time {
+	n := w.seen.Load()
+	if n == 0 {
+		return time.Time{}
+	}
+	return w.epoch.Add(time.Duration(n))
+}
+
+// Stale says that the registry has not been seen for longer than the lease, so that a newer model may be in force
+// elsewhere.
+func (w *Watcher) Stale() bool {
+	return time.Since(w.epoch)-time.Duration(w.seen.Load()) > w.cfg.Lease
+}
+
+// Refused counts the revisions and artifacts that could not be taken.
+func (w *Watcher) Refused() uint64 { return w.refused.Load() }
+
+const (
+	rewatchMin = 250 * time.Millisecond
+	rewatchMax = 5 * time.Second
+)
+
+// Run watches until ctx ends. It returns nil: trouble with the registry is reported and waited out.
+func (w *Watcher) Run(ctx context.Context) error {
+	var (
+		watch   jetstream.KeyWatcher
+		updates <-chan jetstream.KeyValueEntry
+		wait    = rewatchMin
+	)
+	rewatch := time.NewTimer(0)
+	defer rewatch.Stop()
+	poll := time.NewTicker(w.cfg.Poll)
+	defer poll.Stop()
+	lost := func(err error) {
+		w.cfg.Report(Event{Err: fmt.Errorf("watch %s: %w", w.cfg.KV.Bucket(), err)})
+		updates = nil
+		rewatch.Reset(wait)
+		wait = min(2*wait, rewatchMax)
+	}
+	defer func() {
+		if watch != nil {
+			stopWatch(watch)
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-rewatch.C:
+			if watch != nil {
+				stopWatch(watch)
+				watch = nil
+			}
+			next, err := w.cfg.KV.Watch(ctx, "*"+rolloutSuffix)
+			if err != nil {
+				if ctx.Err() == nil {
+					lost(err)
+				}
+				continue
+			}
+			watch, updates = next, next.Updates()
+		case e, ok := <-updates:
+			switch {
+			case !ok:
+				if ctx.Err() == nil {
+					lost(errors.New("it ended"))
+				}
+			case e == nil: // what was there at the start has come: the watch works
+				wait = rewatchMin
+			default:
+				if k := w.ofRollout(e.Key()); k != nil {
+					w.take(ctx, k, e.Revision(), e.Operation(), e.Value())
+				}
+			}
+		case <-poll.C:
+			w.poll(ctx)
+		case <-w.kick:
+			w.poll(ctx)
+		}
+	}
+}
+
+func (w *Watcher) ofRollout(key string) *watched {
+	kind, ok := kindOfRollout(key)
+	if !ok {
+		return nil
+	}
+	return (*w.kinds.Load())[kind]
+}
+
+// poll asks the bucket's leader for a sign of life, since the reads after it may be answered by a replica that is cut
+// off, and reads every rollout record.
+func (w *Watcher) poll(ctx context.Context) {
+	asked := time.Since(w.epoch)
+	if err := w.leaderAnswers(ctx); err != nil {
+		if ctx.Err() == nil {
+			w.cfg.Report(Event{Err: err})
+		}
+		return
+	}
+	for kind, k := range *w.kinds.Load() {
+		entry, err := w.registry.get(ctx, RolloutKey(kind))
+		switch {
+		case errors.Is(err, jetstream.ErrKeyNotFound): // none yet, or deleted: then the watch says at which revision
+		case err != nil:
+			if ctx.Err() == nil {
+				w.cfg.Report(Event{Kind: kind, Err: fmt.Errorf("read %s: %w", RolloutKey(kind), err)})
+			}
+			return
+		default:
+			w.take(ctx, k, entry.Revision(), entry.Operation(), entry.Value())
+		}
+	}
+	w.seen.Store(int64(asked))
+}
+
+func (w *Watcher) leaderAnswers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	if _, err := w.cfg.KV.Status(ctx); err != nil {
+		return fmt.Errorf("ask for the state of %s: %w", w.cfg.KV.Bucket(), err)
+	}
+	return nil
+}
+
+// take brings the rollout record at a revision into force, or refuses it. What may still pass (the artifact cannot be
+// read, or is not there yet) is left for the next poll.
+func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jetstream.KeyValueOp, body []byte) {
+	k.mu.Lock()
+	known := revision <= k.settled
+	k.mu.Unlock()
+	if known {
+		return
+	}
+	if op != jetstream.KeyValuePut {
+		w.refuse(k, revision, fmt.Errorf("%s was deleted", RolloutKey(k.kind)))
+		return
+	}
+	record, err := DecodeRollout(body)
+	if err != nil {
+		w.refuse(k, revision, err)
+		return
+	}
+	a, err := w.load(ctx, k, record.Champion)
+	switch {
+	case errors.Is(err, ErrArtifact):
+		w.refuse(k, revision, err)
+		return
+	case err != nil:
+		w.postpone(ctx, k, revision, err)
+		return
+	}
+	live, err := k.take(a, revision)
+	if err != nil {
+		w.refuse(k, revision, err)
+		return
+	}
+	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Live: live})
+}
+
+// load reads a version unless it is the one in force.
+func (w *Watcher) load(ctx context.Context, k *watched, version int) (*Artifact, error) {
+	k.mu.Lock()
+	a := k.artifact
+	k.mu.Unlock()
+	if a != nil && a.Version == version {
+		return a, nil
+	}
+	return w.registry.Get(ctx, k.kind, version)
+}
+
+func (k *watched) take(a *Artifact, revision uint64) (*Live, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.live.Load()
+	p, err := Compile(a, now.Schema)
+	if err != nil {
+		return nil, err
+	}
+	next := &Live{Predictor: p, Name: a.Name(), Version: a.Version, Revision: revision, Schema: now.Schema, ContractRevision: now.ContractRevision}
+	k.artifact, k.settled, k.refusal = a, revision, nil
+	k.install(next)
+	return next, nil
+}
+
+func (w *Watcher) refuse(k *watched, revision uint64, err error) {
+	w.refused.Add(1)
+	k.mu.Lock()
+	k.settled, k.refusal = revision, err
+	k.install(k.live.Load()) // wakes who waits for this revision
+	k.mu.Unlock()
+	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Err: fmt.Errorf("%s at revision %d: %w: %w", RolloutKey(k.kind), revision, ErrRefused, err)})
+}
+
+func (w *Watcher) postpone(ctx context.Context, k *watched, revision uint64, err error) {
+	k.mu.Lock()
+	first := revision > k.reported
+	k.reported = max(k.reported, revision)
+	k.mu.Unlock()
+	if first && ctx.Err() == nil {
+		w.cfg.Report(Event{Kind: k.kind, Revision: revision, Err: fmt.Errorf("%s at revision %d waits for its model: %w", RolloutKey(k.kind), revision, err)})
+	}
+}
