@@ -85,6 +85,7 @@ type (
 		Events      []Event
 		Treatment   Treatment
 		First, Last uint64 // Treatment Expired: the range
+		Attempts    int    // Treatment Unread: owners that died at this place
 	}
 	Halt     struct{ Cause string } // alarm
 	Note     struct{ What string }  // worth a line in the log
@@ -249,7 +250,7 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 // not; either way the next owner finds one position and goes on behind it.
 func (m *Machine) commit(p Phase, next events.Position, batch []Event, t Treatment) []Action {
 	m.phase, m.next = p, next
-	return []Action{Commit{ID: m.ask(), Fence: m.token, Position: next, Events: batch, Treatment: t}}
+	return []Action{Commit{ID: m.ask(), Fence: m.token, Position: next, Events: batch, Treatment: t, Attempts: m.pos.Attempts}}
 }
 
 func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {

@@ -1,0 +1,337 @@
+package lane
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	topology "github.com/riskweir/riskweir/jetstream"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Stage makes outcomes of events. A lane calls it from one goroutine, but for Await.
+type Stage interface {
+	// Adopt takes the model that is in force now for the batches that follow and returns its revision, which never falls.
+	Adopt() uint64
+	// Await returns when a model of at least this revision can be adopted, or an error if that takes too long.
+	Await(ctx context.Context, revision uint64) error
+	// Outcomes returns one message an event, in order: it always has an outcome.
+	Outcomes(batch []Event) []*nats.Msg
+	// Unread is the outcome of an event that scorers died on.
+	Unread(e Event, attempts int) *nats.Msg
+	// Expired is the outcome of a range that left the stream unscored.
+	Expired(first, last uint64) *nats.Msg
+}
+
+// Observer is told what happens; any func may be nil. They are called from the lanes' goroutines.
+type Observer struct {
+	Committed func(kind string, lane int, batch []Event, at time.Time)
+	Position  func(kind string, lane int, p events.Position)
+	Phase     func(kind string, lane int, p Phase)
+	Note      func(kind string, lane int, what string)
+	Halted    func(kind string, lane int, cause string)
+}
+
+// RunnerConfig is what one lane at one scorer needs.
+type RunnerConfig struct {
+	Conn          *nats.Conn
+	JS            natsjs.JetStream
+	Kind          string
+	Lane          int
+	Instance      string // of this scorer process
+	Limits        Limits
+	Stage         Stage
+	Observer      Observer
+	CommitTimeout time.Duration
+	APITimeout    time.Duration
+}
+
+const tickEvery = 100 * time.Millisecond
+
+// runner carries a machine's actions to the broker and the answers back. Its loop owns every field.
+type runner struct {
+	RunnerConfig
+	machine *Machine
+	control chan Input // Own, Release, Horizon, RunEnded: from the pool
+	answers chan Input // from the goroutines that ask is counting
+	asking  sync.WaitGroup
+	opened  chan *run
+	run     *run
+	commits topology.Committer
+	done    bool // the machine has released the lane
+}
+
+func newRunner(c RunnerConfig) *runner {
+	return &runner{
+		RunnerConfig: c,
+		machine:      NewMachine(c.Instance, c.Limits),
+		control:      make(chan Input, 16),
+		answers:      make(chan Input, 16),
+		opened:       make(chan *run, 4),
+		commits:      topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(c.Kind), Timeout: c.CommitTimeout},
+	}
+}
+
+// loop runs until the lane is released (Release on control) or ctx ends, which stops it where it
+// stands: what is not committed then is the next owner's.
+func (r *runner) loop(ctx context.Context) {
+	defer func() {
+		r.closeRun()
+		r.asking.Wait()
+		for {
+			select {
+			case late := <-r.opened:
+				r.run = late
+				r.closeRun()
+			default:
+				return
+			}
+		}
+	}()
+	tick := time.NewTicker(tickEvery)
+	defer tick.Stop()
+	revision := r.Stage.Adopt()
+	r.step(ctx, Revised{revision})
+	r.step(ctx, Own{})
+	for !r.done {
+		var msgs chan *nats.Msg
+		if r.run != nil {
+			msgs = r.run.msgs
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case in := <-r.control:
+			if e, ok := in.(RunEnded); ok { // the pool does not know which run it is
+				e.Run = r.machine.run
+				in = e
+			}
+			r.step(ctx, in)
+		case in := <-r.answers:
+			r.step(ctx, in)
+		case opened := <-r.opened:
+			r.adoptRun(ctx, opened)
+		case msg := <-msgs:
+			if in := r.run.read(msg); in != nil {
+				r.step(ctx, in)
+			}
+		case <-tick.C:
+			r.step(ctx, Tick{})
+		}
+		if now := r.Stage.Adopt(); now != revision {
+			revision = now
+			r.step(ctx, Revised{revision})
+		}
+		if r.run != nil {
+			if err := r.run.pull(r.machine.Room(), r.Limits.MaxBuffered, r.Limits.HeartbeatGap); err != nil {
+				r.step(ctx, RunEnded{r.run.id, "pull: " + err.Error()})
+			}
+		}
+	}
+}
+
+func (r *runner) adoptRun(ctx context.Context, opened *run) {
+	if opened.id != r.machine.run || r.machine.phase != Opening {
+		stale := r.run
+		r.run = opened
+		r.closeRun()
+		r.run = stale
+		return
+	}
+	r.run = opened
+	r.step(ctx, Opened{Run: opened.id})
+}
+
+func (r *runner) closeRun() {
+	if r.run == nil {
+		return
+	}
+	if err := r.run.close(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		r.note("close the run: " + err.Error())
+	}
+	r.run = nil
+}
+
+func (r *runner) note(what string) {
+	if r.Observer.Note != nil {
+		r.Observer.Note(r.Kind, r.Lane, what)
+	}
+}
+
+// step feeds the machine and carries out what it decides.
+func (r *runner) step(ctx context.Context, in Input) {
+	before, position := r.machine.phase, r.machine.pos
+	for _, action := range r.machine.Step(in, time.Now()) {
+		switch a := action.(type) {
+		case ReadPosition:
+			r.ask(func() Input { return r.readPosition(ctx, a) })
+		case Inspect:
+			r.ask(func() Input { return r.inspect(ctx, a) })
+		case OpenRun:
+			r.ask(func() Input { return r.openRun(ctx, a) })
+		case CloseRun:
+			r.closeRun()
+		case Commit:
+			r.commit(ctx, a)
+		case Halt:
+			if r.Observer.Halted != nil {
+				r.Observer.Halted(r.Kind, r.Lane, a.Cause)
+			}
+		case Note:
+			r.note(a.What)
+		case Released:
+			r.done = true
+		}
+	}
+	if r.Observer.Phase != nil && r.machine.phase != before {
+		r.Observer.Phase(r.Kind, r.Lane, r.machine.phase)
+	}
+	if r.Observer.Position != nil && r.machine.pos != position {
+		r.Observer.Position(r.Kind, r.Lane, r.machine.pos)
+	}
+}
+
+// ask answers in a goroutine of its own; loop waits for all of them when it ends.
+func (r *runner) ask(f func() Input) {
+	r.asking.Add(1)
+	go func() {
+		defer r.asking.Done()
+		if in := f(); in != nil {
+			select {
+			case r.answers <- in:
+			default: // more answers than questions can be open: the loop has ended
+			}
+		}
+	}()
+}
+
+func (r *runner) readPosition(ctx context.Context, a ReadPosition) Input {
+	var reply struct {
+		Error   *natsjs.APIError `json:"error"`
+		Message *struct {
+			Seq  uint64 `json:"seq"`
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	body := fmt.Appendf(nil, `{"last_by_subj":%q}`, events.PositionSubject(r.Kind, r.Lane))
+	if err := r.api(ctx, "$JS.API.STREAM.MSG.GET."+events.ScoresStream(r.Kind), body, &reply); err != nil {
+		return PositionRead{ID: a.ID, Err: err}
+	}
+	switch {
+	case reply.Error != nil && reply.Error.ErrorCode == natsjs.JSErrCodeMessageNotFound:
+		return PositionRead{ID: a.ID}
+	case reply.Error != nil:
+		return PositionRead{ID: a.ID, Err: reply.Error}
+	case reply.Message == nil:
+		return PositionRead{ID: a.ID, Err: errors.New("the answer has no message")}
+	}
+	var p events.Position
+	if err := json.Unmarshal(reply.Message.Data, &p); err != nil {
+		return PositionRead{ID: a.ID, Err: fmt.Errorf("position message %d of %s: %w", reply.Message.Seq, events.ScoresStream(r.Kind), err)}
+	}
+	return PositionRead{ID: a.ID, Found: true, Token: reply.Message.Seq, Position: p}
+}
+
+func (r *runner) inspect(ctx context.Context, a Inspect) Input {
+	if err := r.Stage.Await(ctx, a.Revision); err != nil {
+		return Inspected{ID: a.ID, Err: err}
+	}
+	s, err := inspectStream(ctx, r.Conn, r.Kind, r.APITimeout)
+	return Inspected{ID: a.ID, Err: err, Incarnation: s.Created, First: s.State.First, Last: s.State.Last}
+}
+
+func (r *runner) openRun(ctx context.Context, a OpenRun) Input {
+	ctx, cancel := context.WithTimeout(ctx, r.APITimeout)
+	defer cancel()
+	opened, err := openRun(ctx, r.Conn, r.JS, r.Kind, r.Lane, r.Instance, a, r.Limits.MaxBuffered)
+	if err != nil {
+		return Opened{Run: a.Run, Err: err}
+	}
+	r.opened <- opened
+	return nil
+}
+
+// commit makes the outcomes here, so that no batch mixes two models, and publishes them elsewhere, so that
+// the run is read meanwhile.
+func (r *runner) commit(ctx context.Context, a Commit) {
+	var msgs []*nats.Msg
+	switch a.Treatment {
+	case Scored:
+		msgs = r.Stage.Outcomes(a.Events)
+	case Unread:
+		msgs = append(msgs, r.Stage.Unread(a.Events[0], a.Attempts))
+	case Expired:
+		msgs = append(msgs, r.Stage.Expired(a.First, a.Last))
+	}
+	body, err := json.Marshal(a.Position)
+	if err != nil {
+		r.ask(func() Input {
+			return CommitEnd{ID: a.ID, Result: Refused, Err: fmt.Errorf("encode the position: %w", err)}
+		})
+		return
+	}
+	position := nats.NewMsg(events.PositionSubject(r.Kind, r.Lane))
+	position.Data = body
+	topology.Fence(position, a.Fence)
+	msgs = append(msgs, position)
+	r.ask(func() Input {
+		token, err := r.commits.Commit(ctx, msgs)
+		end := CommitEnd{ID: a.ID, Token: token, Err: err, Result: Unknown}
+		switch {
+		case err == nil:
+			end.Result = Stored
+			if r.Observer.Committed != nil && len(a.Events) > 0 {
+				r.Observer.Committed(r.Kind, r.Lane, a.Events, time.Now())
+			}
+		case errors.Is(err, topology.ErrFenced):
+			end.Result = Fenced
+		case errors.Is(err, topology.ErrRefused):
+			end.Result = Refused
+		}
+		return end
+	})
+}
+
+func (r *runner) api(ctx context.Context, subject string, body []byte, reply any) error {
+	return api(ctx, r.Conn, r.APITimeout, subject, body, reply)
+}
+
+func api(ctx context.Context, conn *nats.Conn, timeout time.Duration, subject string, body []byte, reply any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	msg, err := conn.RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	if err := json.Unmarshal(msg.Data, reply); err != nil {
+		return fmt.Errorf("%s: answer: %w", subject, err)
+	}
+	return nil
+}
+
+type streamState struct {
+	Created time.Time `json:"created"`
+	State   struct {
+		First uint64 `json:"first_seq"`
+		Last  uint64 `json:"last_seq"`
+	} `json:"state"`
+	Error *natsjs.APIError `json:"error"`
+}
+
+// inspectStream asks the leader of EVENTS_<kind>.
+func inspectStream(ctx context.Context, conn *nats.Conn, kind string, timeout time.Duration) (streamState, error) {
+	var s streamState
+	if err := api(ctx, conn, timeout, "$JS.API.STREAM.INFO."+events.EventsStream(kind), nil, &s); err != nil {
+		return s, err
+	}
+	if s.Error != nil {
+		return s, s.Error
+	}
+	return s, nil
+}
