@@ -69,7 +69,7 @@ type Event struct {
 const (
 	fraudShare = 0.015 // of all payments
 
-	sprees     = 6 // stolen cards in use at any time
+	sprees     = 2 // stolen cards in use at any time
 	spreeLen   = 25
 	skimmers   = 3   // compromised terminals at any time
 	skimmerLen = 150 // fraudulent payments at one

@@ -123,7 +123,7 @@ func TestThievesComeInBursts(t *testing.T) {
 		last[e.Entity] = i
 	}
 	median := func(x []float64) float64 { sort.Float64s(x); return x[len(x)/2] }
-	if f, h := median(gaps[true]), median(gaps[false]); f > 0.7*h {
+	if f, h := median(gaps[true]), median(gaps[false]); f > 0.6*h {
 		t.Errorf("median gap to the card's payment before: %.0f events for fraud, %.0f for honest payments", f, h)
 	}
 }
