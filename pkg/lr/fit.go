@@ -144,7 +144,7 @@ func Fit(ctx context.Context, X Matrix, y []float64, opts Options) (*Result, err
 // objective as it is, since the intercept takes up the shift and is not penalised,
 // and spares the Hessian the digits that large means would cost. So the
 // parameters are a vector theta: the intercept of the shifted columns, the
-// weights, and zeros up to a multiple of four (see padded).
+// weights, and zeros (see padded).
 type fitter struct {
 	X       Matrix
 	y       []float64
