@@ -6,7 +6,9 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -54,10 +56,12 @@ var ErrNoRecords = errors.New("no records to infer a feature spec from")
 type column struct {
 	field   events.Field
 	numbers []float64
-	levels  map[string]struct{} // nil once there were more than MaxLevels
 	missing bool
-	first   time.Time // of times: the range
-	last    time.Time
+	// Of categories: len(levels) <= maxLevels; nil once there were more.
+	levels    map[string]struct{}
+	maxLevels int
+	// Of times: the range, both zero if there was none.
+	first, last time.Time
 }
 
 // Infer makes a spec from the contract and the training records, whose order does not matter. Number, money
@@ -77,16 +81,22 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 	contract := &schema.Contract
 	cols := make([]column, len(contract.Fields)+1)
 	for i, f := range contract.Fields {
-		cols[i] = column{field: f, levels: map[string]struct{}{}}
+		cols[i] = column{field: f, levels: map[string]struct{}{}, maxLevels: o.MaxLevels}
+		if o.Kinds[f.Name] == OneHot {
+			cols[i].maxLevels = MaxColumns
+		}
 	}
 	own := &cols[len(contract.Fields)]
 	own.field = events.Field{Type: events.Time, Protected: contract.Time == ""}
 
+	if err := o.checkKinds(contract); err != nil {
+		return Spec{}, err
+	}
 	n := 0
 	for rec := range recs {
 		n++
 		for i := range contract.Fields {
-			cols[i].add(&rec.Values[i], o.MaxLevels)
+			cols[i].add(&rec.Values[i])
 		}
 		own.addTime(rec.Time)
 	}
@@ -110,13 +120,28 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 	return spec, nil
 }
 
+// checkKinds refuses a choice that could not take effect.
+func (o Options) checkKinds(c *events.Contract) error {
+	var errs []error
+	for name, kind := range o.Kinds {
+		i := slices.IndexFunc(c.Fields, func(f events.Field) bool { return f.Name == name })
+		if i < 0 {
+			errs = append(errs, fmt.Errorf("field %s, to be encoded as %s, is not in the contract of %s", name, kind, c.Kind))
+		} else if f := c.Fields[i]; kind == Date || !kind.fits(f.Type) {
+			errs = append(errs, fmt.Errorf("field %s is a %s, which cannot be chosen to be encoded as %s", name, f.Type, kind))
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(errs...)
+}
+
 func setDefault[T int | float64](v *T, d T) {
 	if *v == 0 {
 		*v = d
 	}
 }
 
-func (c *column) add(v *events.Value, maxLevels int) {
+func (c *column) add(v *events.Value) {
 	if c.field.Protected {
 		return
 	}
@@ -126,23 +151,24 @@ func (c *column) add(v *events.Value, maxLevels int) {
 	case v.State == events.HasNum && c.field.Type != events.Category:
 		c.numbers = append(c.numbers, v.Num)
 	case v.State == events.HasText && c.field.Type == events.Category:
-		c.addLevel(v.Text, maxLevels)
+		c.addLevel(v.Text)
 	default:
 		c.missing = true
 		if c.field.Type == events.Category {
-			c.addLevel(nil, maxLevels)
+			c.addLevel(nil)
 		}
 	}
 }
 
-func (c *column) addLevel(text []byte, maxLevels int) {
+// addLevel leaves out text that is not UTF-8, which a spec could not carry: it counts as any unseen level.
+func (c *column) addLevel(text []byte) {
 	if c.levels == nil {
 		return
 	}
-	if _, ok := c.levels[string(text)]; ok {
+	if _, ok := c.levels[string(text)]; ok || !utf8.Valid(text) {
 		return
 	}
-	if c.levels[string(text)] = struct{}{}; len(c.levels) > maxLevels {
+	if c.levels[string(text)] = struct{}{}; len(c.levels) > c.maxLevels {
 		c.levels = nil
 	}
 }
@@ -178,7 +204,7 @@ func (c *column) category(o Options) (Transform, bool) {
 		t.Levels = append(t.Levels, l)
 	}
 	slices.Sort(t.Levels) // bytes of UTF-8 sort as code points do
-	return t, true
+	return t, len(t.Levels) > 0
 }
 
 func (c *column) number(o Options) (Transform, bool) {
@@ -228,21 +254,21 @@ func quantile(sorted []float64, q float64) float64 {
 	return float64(sorted[i]*(1-w)) + float64(sorted[i+1]*w)
 }
 
-// meanSD is the mean and the population standard deviation, 1 where that is 0. Sums are compensated, and scaled
-// by a power of two so that squares neither overflow nor vanish.
-func meanSD(xs []float64) (mean, sd float64) {
-	largest := 0.0
-	for _, x := range xs {
-		largest = max(largest, math.Abs(x))
+// meanSD is the mean and the population standard deviation of sorted numbers; 1 where they are all equal. Sums
+// are compensated, and scaled by a power of two so that squares neither overflow nor vanish.
+func meanSD(sorted []float64) (mean, sd float64) {
+	lowest, highest := sorted[0], sorted[len(sorted)-1]
+	if lowest == highest {
+		return lowest, 1
 	}
-	_, exp := math.Frexp(largest)
-	n := float64(len(xs))
+	_, exp := math.Frexp(max(-lowest, highest))
+	n := float64(len(sorted))
 	var sum, squares compensated
-	for _, x := range xs {
+	for _, x := range sorted {
 		sum.add(math.Ldexp(x, -exp))
 	}
 	m := sum.value() / n
-	for _, x := range xs {
+	for _, x := range sorted {
 		d := math.Ldexp(x, -exp) - m
 		squares.add(float64(d * d))
 	}

@@ -84,7 +84,7 @@ type Spec struct {
 
 // Bounds on a spec, so that one from outside cannot exhaust a scorer.
 const (
-	MaxColumns = 1 << 16
+	MaxColumns = 1 << 13 // no more than pkg/lr fits
 	MaxBuckets = 1 << 12
 )
 

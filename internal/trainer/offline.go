@@ -1,0 +1,192 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/source"
+	"github.com/riskweir/riskweir/pkg/events"
+	"github.com/riskweir/riskweir/pkg/lr"
+)
+
+// Splits of a file into training and test rows, by the rows' place in OfflineConfig's order.
+const (
+	SplitTime80 = "time80" // the last fifth is test
+	SplitMod5   = "mod5"   // every fifth, from the fifth, is test
+)
+
+// OfflineConfig says how to train on a file of rows. Columns are named as in the file's header, or c1, c2, ... without one.
+type OfflineConfig struct {
+	Path   string
+	Source source.Options
+
+	Label    string   // column of the outcome; a row where it is empty is left out
+	Positive []string // texts of the label that mean the bad outcome; none: the one of two that is 1, true or yes
+
+	// Contract says which columns are read and as what. If nil it is made from the file: every column but Label and
+	// Drop is a field; a number or a time if all of its cells can be read as one, else a category.
+	Contract    *events.Contract
+	Drop        []string
+	Categorical []string // columns of numbers that are names, such as a postcode
+	Missing     []string // COL=TEXT: the text means "no value" in that column
+	Protected   []string // columns that no model may read
+	Time        string   // column that holds the event's time
+	Zone        string   // IANA zone in which parts of a date are taken; "": UTC
+
+	// OrderBy is what the rows are put in order by before they are split; see ParseOrderKey. None: by Time if there
+	// is one, else as they stand in the file.
+	OrderBy []string
+	Split   string // SplitTime80 or SplitMod5
+
+	Features feature.Options
+	C        float64 // weight of the data against the penalty; 0: 1
+}
+
+// maxExamples bounds how many faults of a kind are shown.
+const maxExamples = 5
+
+// Offline trains on a file as the trainer does on a stream: each row becomes a record as if it had come as an event,
+// and Fit does the rest. It reads the file twice, and holds the records in memory, not the file.
+func Offline(ctx context.Context, cfg OfflineConfig) (Report, error) {
+	order, err := cfg.check()
+	if err != nil {
+		return Report{}, err
+	}
+	contract, positive, err := cfg.contract(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	schema, err := events.Compile(contract)
+	if err != nil {
+		return Report{}, fmt.Errorf("contract for %s: %w", cfg.Path, err)
+	}
+	data := NewDataset(schema)
+	rep := Report{File: cfg.Path, Label: cfg.Label, Positive: positive, Split: cfg.Split, Contract: contract}
+	if rep.Encoding, err = feature.ParseEncoding(string(cfg.Features.Encoding)); err != nil {
+		return Report{}, err
+	}
+	var rec events.Record
+	rep.Format, err = scan(ctx, cfg.Path, cfg.Source, func(columns []string, row source.Row, fault error) error {
+		rep.Rows++
+		label := slices.Index(columns, cfg.Label)
+		switch {
+		case fault != nil:
+			rep.refuse(fault)
+			return nil
+		case row.Cells[label] == "":
+			rep.Unlabelled++
+			return nil
+		}
+		if err := readRow(schema, &rec, columns, row.Cells, cfg.Label); err != nil {
+			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
+			return nil
+		}
+		data.Append(&rec, slices.Contains(positive, row.Cells[label]))
+		order.add(columns, row.Cells, rec.Time)
+		return nil
+	})
+	if err != nil {
+		return Report{}, err
+	}
+	if data.Len() == 0 {
+		return Report{}, fmt.Errorf("%s: none of %d rows can be trained on: %d invalid, %d without a label%s", cfg.Path, rep.Rows, rep.Invalid, rep.Unlabelled, firstOf(rep.Faults))
+	}
+	in := FitInput{Data: data, Features: cfg.Features, LR: lr.Options{C: cfg.C}}
+	rows, err := order.sorted()
+	if err != nil {
+		return Report{}, fmt.Errorf("%s: %w", cfg.Path, err)
+	}
+	in.Train, in.Test = split(cfg.Split, rows)
+	if rep.Fit, err = Fit(ctx, in); err != nil {
+		return Report{}, fmt.Errorf("train on %s: %w", cfg.Path, err)
+	}
+	rep.fill(in)
+	return rep, nil
+}
+
+func split(how string, rows []int) (train, test []int) {
+	if how == SplitMod5 {
+		return Mod5(rows)
+	}
+	return Time80(rows)
+}
+
+// check refuses what can be told to be wrong without the file.
+func (cfg *OfflineConfig) check() (*order, error) {
+	switch {
+	case cfg.Path == "-":
+		return nil, errors.New("training reads its rows twice: give a file, not stdin")
+	case cfg.Label == "":
+		return nil, errors.New("no label: name its column")
+	case cfg.Split != SplitTime80 && cfg.Split != SplitMod5:
+		return nil, fmt.Errorf("split %q: want %s or %s", cfg.Split, SplitTime80, SplitMod5)
+	case cfg.Contract != nil && (len(cfg.Drop) > 0 || len(cfg.Categorical) > 0 || len(cfg.Missing) > 0 || len(cfg.Protected) > 0 || cfg.Time != "" || cfg.Zone != ""):
+		return nil, errors.New("a contract says itself what its fields are: leave out drop, categorical, missing, protected, time and zone")
+	}
+	o := &order{}
+	for _, text := range cfg.OrderBy {
+		k, err := ParseOrderKey(text)
+		if err != nil {
+			return nil, err
+		}
+		o.keys = append(o.keys, orderColumn{OrderKey: k})
+	}
+	o.byTime = len(o.keys) == 0 && (cfg.Time != "" || cfg.Contract != nil && cfg.Contract.Time != "")
+	return o, nil
+}
+
+// readRow makes a record of a row, as if it had come as an event.
+func readRow(schema *events.Schema, rec *events.Record, columns, cells []string, label string) error {
+	rec.Reset(schema)
+	for i, c := range columns {
+		if c == label {
+			continue
+		}
+		if err := schema.SetText(rec, c, cells[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// scan calls f for each row of the file. fault says why a row is malformed: it has no cells then.
+func scan(ctx context.Context, path string, o source.Options, f func(columns []string, row source.Row, fault error) error) (format source.Format, err error) {
+	r, err := source.Open(path, o)
+	if err != nil {
+		return "", fmt.Errorf("open rows: %w", err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	if r.Format() == source.JSONLines {
+		return "", fmt.Errorf("%s: offline training reads csv, arff and space-separated columns, not JSON lines: convert it to CSV", path)
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return "", fmt.Errorf("read %s: %w", path, err)
+		}
+		row, err := r.Next()
+		var malformed *source.RowError
+		switch {
+		case errors.Is(err, io.EOF):
+			return r.Format(), nil
+		case errors.As(err, &malformed):
+			err = f(r.Columns(), source.Row{Index: row.Index, Line: row.Line}, malformed)
+		case err == nil:
+			err = f(r.Columns(), row, nil)
+		}
+		if err != nil {
+			return "", fmt.Errorf("read %s: %w", path, err)
+		}
+	}
+}
+
+func firstOf(faults []string) string {
+	if len(faults) == 0 {
+		return ""
+	}
+	return "; the first: " + strings.TrimSpace(faults[0])
+}
