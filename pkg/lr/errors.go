@@ -19,7 +19,7 @@ func (e *ShapeError) Error() string {
 
 // ValueError names one number that cannot be worked with, and where it stands.
 type ValueError struct {
-	What  string // "X", "y", "p", "weights", "start"
+	What  string // "X", "y", "p", or a field of Options
 	Row   int    // index of the row, or -1 when the number belongs to no row
 	Col   int    // index of the column, or -1 when it belongs to no column
 	Value float64
@@ -72,7 +72,7 @@ type SeparationError struct {
 	// one label.
 	Complete bool
 	// Columns that have a part in the direction in which the weights grow,
-	// ascending. Empty if the intercept alone has.
+	// ascending.
 	Columns []int
 	// Rows that the direction tells apart, of weight above 0: all of them when
 	// Complete.
@@ -84,7 +84,7 @@ func (e *SeparationError) Error() string {
 	if e.Complete {
 		kind = "completely"
 	}
-	return fmt.Sprintf("lr: %s separate the classes %s (%d rows), so no finite maximum exists; use an L2 penalty or drop them",
+	return fmt.Sprintf("lr: %s %s separate the classes (%d rows), so no finite maximum exists; use an L2 penalty or drop them",
 		columnList(e.Columns), kind, e.Rows)
 }
 
@@ -105,10 +105,7 @@ func (e *RankError) Error() string {
 
 // columnList names up to eight columns.
 func columnList(cols []int) string {
-	switch len(cols) {
-	case 0:
-		return "the rows of positive weight"
-	case 1:
+	if len(cols) == 1 {
 		return "column " + strconv.Itoa(cols[0])
 	}
 	const most = 8

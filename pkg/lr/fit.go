@@ -184,7 +184,7 @@ func newFitter(ctx context.Context, X Matrix, y []float64, opts Options) (*fitte
 	if err := f.setOptions(opts); err != nil {
 		return nil, err
 	}
-	positive, total, err := f.countLabels()
+	positive, negative, err := f.countLabels()
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func newFitter(ctx context.Context, X Matrix, y []float64, opts Options) (*fitte
 	if err := f.measureColumns(ctx); err != nil {
 		return nil, err
 	}
-	return f, f.setStart(opts.Start, positive, total)
+	return f, f.setStart(opts.Start, positive, negative)
 }
 
 func (f *fitter) setOptions(opts Options) error {
@@ -239,9 +239,8 @@ func (f *fitter) setOptions(opts Options) error {
 	return nil
 }
 
-// countLabels checks labels and sample weights and returns the weight of the
-// positives and of all rows.
-func (f *fitter) countLabels() (positive, total float64, err error) {
+// countLabels checks labels and sample weights and returns the weight of each class.
+func (f *fitter) countLabels() (positive, negative float64, err error) {
 	rows, positives := 0, 0
 	for i, label := range f.y {
 		if label != 0 && label != 1 {
@@ -250,18 +249,20 @@ func (f *fitter) countLabels() (positive, total float64, err error) {
 		w := 1.0
 		if f.weights != nil {
 			w = f.weights[i]
-			if !(w >= 0 && w <= largest) {
-				return 0, 0, &ValueError{What: "weights", Row: i, Col: -1, Value: w, Want: fmt.Sprintf("between 0 and %g", largest)}
+			if w != 0 && !(w >= smallest && w <= largest) {
+				return 0, 0, &ValueError{What: "Weights", Row: i, Col: -1, Value: w,
+					Want: fmt.Sprintf("0 or between %g and %g", smallest, largest)}
 			}
 			if w == 0 {
 				continue
 			}
 		}
 		rows++
-		total += w
 		if label == 1 {
 			positives++
 			positive += w
+		} else {
+			negative += w
 		}
 	}
 	switch {
@@ -273,16 +274,16 @@ func (f *fitter) countLabels() (positive, total float64, err error) {
 		return 0, 0, &OneClassError{Class: 1, N: rows}
 	}
 	f.rows = rows
-	f.meanRow = total / float64(rows)
-	return positive, total, nil
+	f.meanRow = (positive + negative) / float64(rows)
+	return positive, negative, nil
 }
 
 // setStart prepares the first theta: that of the constant model, whose loss needs
 // no pass over the data, and that of the given model.
-func (f *fitter) setStart(given *Model, positive, total float64) error {
+func (f *fitter) setStart(given *Model, positive, negative float64) error {
 	f.cold = make([]float64, padded(f.X.Cols))
-	f.cold[0] = Log(positive) - Log(total-positive)
-	f.coldLoss = float64(positive*softplus(-f.cold[0])) + float64((total-positive)*softplus(f.cold[0]))
+	f.cold[0] = Log(positive) - Log(negative)
+	f.coldLoss = float64(positive*softplus(-f.cold[0])) + float64(negative*softplus(f.cold[0]))
 	if given == nil {
 		return nil
 	}

@@ -123,7 +123,7 @@ func (s *search) direction(ctx context.Context) error {
 		if s.constant {
 			// The intercept's own pivot is the weight of the rows, above 0.
 			col := failed - 1
-			return &RankError{Column: col, Constant: s.spread[col] == 0}
+			return &RankError{Column: col, Constant: s.spread[col] < smallest}
 		}
 		// Far out the Hessian can fail without a lack of rank.
 		if err := s.beginCold(ctx); err != nil {

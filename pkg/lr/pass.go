@@ -21,6 +21,9 @@ const (
 	// largest magnitude accepted in X, weights and starts: such that no weighted
 	// square in a sum over rows overflows.
 	largest = 1e90
+	// smallest weight above 0, and spread of a column that is not constant, such
+	// that no curvature underflows.
+	smallest = 1e-90
 )
 
 // together is how many columns the inner loops take at a time: the most whose

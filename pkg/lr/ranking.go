@@ -126,10 +126,10 @@ func (r ranking) deLongSE() float64 {
 	var ofPositives, ofNegatives float64 // sums of squared deviations from auc
 	var negativesBelow, positivesBelow int64
 	for _, s := range r.steps {
-		d := (float64(negativesBelow)+0.5*float64(s.negatives))/float64(r.negatives) - auc
+		d := (float64(negativesBelow)+float64(0.5*float64(s.negatives)))/float64(r.negatives) - auc
 		ofPositives += float64(float64(float64(s.positives)*d) * d)
 		above := r.positives - positivesBelow - s.positives
-		d = (float64(above)+0.5*float64(s.positives))/float64(r.positives) - auc
+		d = (float64(above)+float64(0.5*float64(s.positives)))/float64(r.positives) - auc
 		ofNegatives += float64(float64(float64(s.negatives)*d) * d)
 		negativesBelow += s.negatives
 		positivesBelow += s.positives

@@ -1,0 +1,219 @@
+package lr
+
+import (
+	"compress/gzip"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+)
+
+// sharedData holds data sets with coefficients, objectives and metrics that
+// scikit-learn, numpy and R computed; its README.md says how.
+const sharedData = "../../../shared/data"
+
+type goldenMetrics struct {
+	N       int     `json:"n"`
+	Pos     int     `json:"pos"`
+	LogLoss float64 `json:"logloss"`
+	AUC     float64 `json:"auc"`
+	Hanley  float64 `json:"auc_se_hanley"`
+	AP      float64 `json:"ap"`
+	Brier   float64 `json:"brier"`
+	KS      float64 `json:"ks"`
+	ECE     float64 `json:"ece10_width"`
+	ECEMass float64 `json:"ece10_mass"`
+}
+
+type goldenFit struct {
+	Status    string        `json:"status"`
+	Coef      []float64     `json:"coef"`
+	Intercept float64       `json:"intercept"`
+	Objective float64       `json:"objective"`
+	NegLogLik float64       `json:"neg_loglik"`
+	Train     goldenMetrics `json:"train"`
+	Test      goldenMetrics `json:"test"`
+}
+
+type goldenSplit struct {
+	L2          goldenFit `json:"l2_C1"`
+	Unpenalised goldenFit `json:"unpenalised"`
+}
+
+func readGolden(t testing.TB, set string) map[string]goldenSplit {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(sharedData, set, "golden.json"))
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skipf("reference figures are absent: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g struct{ Splits map[string]goldenSplit }
+	if err := json.Unmarshal(b, &g); err != nil {
+		t.Fatal(err)
+	}
+	return g.Splits
+}
+
+// table is a CSV file of numbers, by column.
+func readTable(t testing.TB, name string) (header []string, rows [][]float64) {
+	t.Helper()
+	f, err := os.Open(filepath.Join(sharedData, name))
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skipf("reference data are absent: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := csv.NewReader(z)
+	r.ReuseRecord = true
+	rec, err := r.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	header = append(header, rec...)
+	for {
+		rec, err := r.Read()
+		if err == io.EOF {
+			return header, rows
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := make([]float64, len(rec))
+		for j, s := range rec {
+			if row[j], err = strconv.ParseFloat(s, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rows = append(rows, row)
+	}
+}
+
+type sample struct {
+	X Matrix
+	y []float64
+}
+
+// readDesign reads a design matrix: columns y, is_test, then the features.
+func readDesign(t testing.TB, name string) (train, test sample) {
+	t.Helper()
+	header, rows := readTable(t, name)
+	cols := len(header) - 2
+	train.X.Cols, test.X.Cols = cols, cols
+	for _, r := range rows {
+		s := &train
+		if r[1] == 1 {
+			s = &test
+		}
+		s.X.Rows++
+		s.X.Data = append(s.X.Data, r[2:]...)
+		s.y = append(s.y, r[0])
+	}
+	return train, test
+}
+
+var designs = []struct{ set, split string }{
+	{"german_credit", "mod5"},
+	{"taiwan_default", "mod5"},
+	{"sba_case", "mod5"},
+	{"sba_case", "time80"},
+	{"bitcoin_otc", "time80"},
+}
+
+func TestGoldenFit(t *testing.T) {
+	for _, d := range designs {
+		t.Run(d.set+"_"+d.split, func(t *testing.T) {
+			t.Parallel()
+			want := readGolden(t, d.set)[d.split]
+			train, test := readDesign(t, d.set+"/design."+d.split+".csv.gz")
+
+			got, err := Fit(t.Context(), train.X, train.y, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("iterations %d, passes %d, gradient %.1e, decrement %.1e", got.Iterations, got.Passes, got.GradientNorm, got.Decrement)
+			if !got.Converged {
+				t.Errorf("not converged: %v", got.Stop)
+			}
+			checkModel(t, got.Model, want.L2)
+			checkClose(t, "objective", got.Objective, want.L2.Objective, 1e-10*want.L2.Objective)
+			checkGoldenMetrics(t, "train", got.Model, train, want.L2.Train)
+			checkGoldenMetrics(t, "test", got.Model, test, want.L2.Test)
+
+			got, err = Fit(t.Context(), train.X, train.y, Options{Penalty: None})
+			if want.Unpenalised.Status != "converged" {
+				var separation *SeparationError
+				if !errors.As(err, &separation) {
+					t.Fatalf("without penalty: %+v, %v, want a SeparationError (reference: %s)", got, err, want.Unpenalised.Status)
+				}
+				t.Log(err)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !got.Converged {
+				t.Errorf("without penalty: not converged: %v", got.Stop)
+			}
+			checkModel(t, got.Model, want.Unpenalised)
+			checkClose(t, "objective without penalty", got.Objective, want.Unpenalised.NegLogLik, 1e-10*want.Unpenalised.NegLogLik)
+			checkGoldenMetrics(t, "test without penalty", got.Model, test, want.Unpenalised.Test)
+		})
+	}
+}
+
+func checkModel(t *testing.T, got Model, want goldenFit) {
+	t.Helper()
+	checkClose(t, "intercept", got.Intercept, want.Intercept, 1e-7*math.Abs(want.Intercept))
+	if len(got.Weights) != len(want.Coef) {
+		t.Fatalf("%d weights, want %d", len(got.Weights), len(want.Coef))
+	}
+	for j, w := range want.Coef {
+		checkClose(t, "weight "+strconv.Itoa(j), got.Weights[j], w, 1e-7*math.Abs(w))
+	}
+}
+
+func checkGoldenMetrics(t *testing.T, what string, m Model, s sample, want goldenMetrics) {
+	t.Helper()
+	p := make([]float64, s.X.Rows)
+	m.Probs(p, s.X)
+	got, err := Evaluate(s.y, p)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	checkMetrics(t, what, got, want)
+}
+
+func checkMetrics(t *testing.T, what string, got Metrics, want goldenMetrics) {
+	t.Helper()
+	if got.N != want.N || got.Positives != want.Pos {
+		t.Errorf("%s: %d rows, %d positives, want %d, %d", what, got.N, got.Positives, want.N, want.Pos)
+	}
+	checkClose(t, what+" log-loss", got.LogLoss, want.LogLoss, 1e-9)
+	checkClose(t, what+" AUC", got.AUC, want.AUC, 1e-9)
+	checkClose(t, what+" Hanley-McNeil SE", HanleyMcNeilSE(got.AUC, got.Positives, got.N-got.Positives), want.Hanley, 1e-9)
+	checkClose(t, what+" AP", got.AP, want.AP, 1e-9)
+	checkClose(t, what+" Brier", got.Brier, want.Brier, 1e-9)
+	checkClose(t, what+" KS", got.KS, want.KS, 1e-9)
+	checkClose(t, what+" ECE", got.ECE, want.ECE, 1e-9)
+	checkClose(t, what+" ECE by mass", got.ECEMass, want.ECEMass, 1e-9)
+}
+
+func checkClose(t *testing.T, what string, got, want, tolerance float64) {
+	t.Helper()
+	if !(math.Abs(got-want) <= tolerance) {
+		t.Errorf("%s: got %.17g, want %.17g, off by %.2g (allowed %.2g)", what, got, want, math.Abs(got-want), tolerance)
+	}
+}
