@@ -89,7 +89,9 @@ type User struct {
 // Validate returns all that is wrong with the config, joined.
 func (c Config) Validate() error {
 	var errs []error
-	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("node %s: "+format, append([]any{c.Name}, a...)...)) }
+	bad := func(format string, a ...any) {
+		errs = append(errs, fmt.Errorf("node %s: "+format, append([]any{c.Name}, a...)...))
+	}
 	if !token(c.Name) {
 		bad("name %q: want letters, digits, - and _", c.Name)
 	}

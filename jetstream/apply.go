@@ -1,0 +1,338 @@
+package jetstream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Errors that a caller branches on.
+var (
+	// ErrPlan says that a plan holds a change that is refused: nothing was changed.
+	ErrPlan = errors.New("topology change refused")
+	// ErrRebase says that a lane's position is lost, or counts in another stream than there is now. The
+	// lane must not run before `riskweir lane rebase` has said where it goes on.
+	ErrRebase = errors.New("lane position")
+)
+
+// Options of Apply*.
+type Options struct {
+	Replicas int  // of every stream: 3 or 5, or 1 on a single node
+	Shorten  bool // let limits of age, count and size be tightened, which deletes what they no longer cover
+
+	// Compatible may refuse to replace the stored contract of a kind, because of what a serving
+	// model reads, for instance. nil: any contract of the same lanes may follow.
+	Compatible func(ctx context.Context, stored, next events.Contract) error
+}
+
+// A cluster that has just started, or just lost a leader, answers so for a while.
+const (
+	codeNoSuitablePeers = 10005
+	codeNotAvailable    = 10008
+	codeNotLeader       = 10009
+
+	transientPause  = 250 * time.Millisecond
+	transientBudget = 15 * time.Second // an election takes 4 to 9 s
+)
+
+// Have reads the configs of those of the named streams that exist.
+func Have(ctx context.Context, js natsjs.JetStream, names []string) ([]natsjs.StreamConfig, error) {
+	var out []natsjs.StreamConfig
+	for _, name := range names {
+		info, err := streamInfo(ctx, js, name)
+		if errors.Is(err, natsjs.ErrStreamNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, info.Config)
+	}
+	return out, nil
+}
+
+func streamInfo(ctx context.Context, js natsjs.JetStream, name string) (*natsjs.StreamInfo, error) {
+	var s natsjs.Stream
+	err := patiently(ctx, func() (err error) {
+		s, err = js.Stream(ctx, name)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("topology: read stream %s: %w", name, err)
+	}
+	return s.CachedInfo(), nil
+}
+
+// Apply makes the changes in order, or none if one of them is refused. It may be repeated after a failure.
+func Apply(ctx context.Context, js natsjs.JetStream, changes []Change) error {
+	var refused []error
+	for _, c := range changes {
+		if c.Action == Refuse {
+			refused = append(refused, fmt.Errorf("%w: stream %s: %s", ErrPlan, c.Stream, c.Reason))
+		}
+	}
+	if len(refused) > 0 {
+		return errors.Join(refused...)
+	}
+	for _, c := range changes {
+		err := patiently(ctx, func() (err error) {
+			if c.Action == Create {
+				_, err = js.CreateStream(ctx, c.Want)
+			} else {
+				_, err = js.UpdateStream(ctx, c.Want)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("topology: %s stream %s: %w", c.Action, c.Stream, err)
+		}
+	}
+	return nil
+}
+
+// patiently repeats f while the cluster says that it has no leader or peers yet.
+func patiently(ctx context.Context, f func() error) error {
+	deadline := time.Now().Add(transientBudget)
+	for {
+		err := f()
+		var api *natsjs.APIError
+		if err == nil || !errors.As(err, &api) || time.Now().After(deadline) {
+			return err
+		}
+		switch api.ErrorCode {
+		case codeNoSuitablePeers, codeNotAvailable, codeNotLeader:
+		default:
+			return err
+		}
+		pause := time.NewTimer(transientPause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return errors.Join(err, ctx.Err())
+		case <-pause.C:
+		}
+	}
+}
+
+func plan(ctx context.Context, js natsjs.JetStream, want []natsjs.StreamConfig, shorten bool) ([]Change, error) {
+	names := make([]string, len(want))
+	for i, w := range want {
+		names[i] = w.Name
+	}
+	have, err := Have(ctx, js, names)
+	if err != nil {
+		return nil, err
+	}
+	return Plan(have, want, shorten), nil
+}
+
+// PlanShared says what ApplyShared would do.
+func PlanShared(ctx context.Context, js natsjs.JetStream, o Options) ([]Change, error) {
+	want, err := Shared(o.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	return plan(ctx, js, want, o.Shorten)
+}
+
+// PlanKind says what ApplyKind would do to the kind's streams.
+func PlanKind(ctx context.Context, js natsjs.JetStream, c events.Contract, o Options) ([]Change, error) {
+	want, err := ForKind(c, o.Replicas)
+	if err != nil {
+		return nil, err
+	}
+	return plan(ctx, js, want, o.Shorten)
+}
+
+// ApplyShared makes the streams and buckets that all kinds share, and returns what it changed.
+func ApplyShared(ctx context.Context, js natsjs.JetStream, o Options) ([]Change, error) {
+	changes, err := PlanShared(ctx, js, o)
+	if err != nil {
+		return nil, err
+	}
+	return changes, Apply(ctx, js, changes)
+}
+
+// Kind is a declared kind.
+type Kind struct {
+	Contract events.Contract
+	Revision uint64 // of its entry in KINDS
+}
+
+// Applied is what ApplyKind did.
+type Applied struct {
+	Kind     Kind
+	Declared bool     // the contract was written
+	Changes  []Change // of streams
+	Zeroed   bool     // the lanes' positions were written, for the first and only time
+}
+
+// ApplyKind declares a kind, or brings it up to a newer contract: its streams, the positions of its
+// lanes, and its entry in KINDS, which is replaced by compare-and-swap. A new kind's entry comes last, so
+// that who finds a kind in KINDS finds all of it. ApplyKind may be repeated after a failure at any point.
+//
+// Errors: ErrPlan where a change is refused, another number of lanes above all; ErrRebase where a lane's
+// position is lost or counts in another stream, everything else having been applied.
+func ApplyKind(ctx context.Context, js natsjs.JetStream, c events.Contract, o Options) (Applied, error) {
+	var done Applied
+	want, err := ForKind(c, o.Replicas)
+	if err != nil {
+		return done, err
+	}
+	kv, err := kinds(ctx, js)
+	if err != nil {
+		return done, err
+	}
+	body, err := c.YAML()
+	if err != nil {
+		return done, err
+	}
+	stored, err := get(ctx, kv, c.Kind)
+	known := err == nil
+	if err != nil && !errors.Is(err, natsjs.ErrKeyNotFound) {
+		return done, err
+	}
+	done.Kind = Kind{Contract: c, Revision: stored.Revision}
+
+	replace := false
+	if known {
+		if replace, err = succeeds(ctx, stored.Contract, c, body, o); err != nil {
+			return done, err
+		}
+	}
+	changes, err := plan(ctx, js, want, o.Shorten)
+	if err != nil {
+		return done, err
+	}
+	if slices.ContainsFunc(changes, func(c Change) bool { return c.Action == Refuse }) {
+		return done, Apply(ctx, js, changes)
+	}
+	if replace { // first, so that of two who differ one stops here
+		if done.Kind.Revision, err = kv.Update(ctx, c.Kind, body, stored.Revision); err != nil {
+			return done, fmt.Errorf("topology: replace contract of kind %s (somebody else may have, since it was read): %w", c.Kind, err)
+		}
+		done.Declared = true
+	}
+	if err := Apply(ctx, js, changes); err != nil {
+		return done, err
+	}
+	done.Changes = changes
+	var lost error
+	if done.Zeroed, lost = zeroPositions(ctx, js, c); lost != nil && !errors.Is(lost, ErrRebase) {
+		return done, lost
+	}
+	if !known {
+		if done.Kind.Revision, err = kv.Create(ctx, c.Kind, body); err != nil {
+			return done, errors.Join(lost, fmt.Errorf("topology: declare kind %s (somebody else may have, meanwhile): %w", c.Kind, err))
+		}
+		done.Declared = true
+	}
+	return done, lost
+}
+
+// succeeds says whether next must replace stored.
+func succeeds(ctx context.Context, stored, next events.Contract, body []byte, o Options) (bool, error) {
+	if stored.Lanes != next.Lanes {
+		return false, fmt.Errorf("%w: kind %s has %d lanes, not %d: another number would send entities to other lanes, past the events they have waiting there. "+
+			"Keep %d, or declare a kind of another name and let this one drain", ErrPlan, next.Kind, stored.Lanes, next.Lanes, stored.Lanes)
+	}
+	before, err := stored.YAML()
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(before, body) {
+		return false, nil
+	}
+	if next.Version <= stored.Version {
+		return false, fmt.Errorf("%w: contract %s differs from the stored version %d: give it version %d", ErrPlan, next.Kind, stored.Version, stored.Version+1)
+	}
+	if o.Compatible != nil {
+		if err := o.Compatible(ctx, stored, next); err != nil {
+			return false, fmt.Errorf("%w: contract %s version %d: %w", ErrPlan, next.Kind, next.Version, err)
+		}
+	}
+	return true, nil
+}
+
+func kinds(ctx context.Context, js natsjs.JetStream) (natsjs.KeyValue, error) {
+	var kv natsjs.KeyValue
+	err := patiently(ctx, func() (err error) {
+		kv, err = js.KeyValue(ctx, events.KindsBucket)
+		return err
+	})
+	if errors.Is(err, natsjs.ErrBucketNotFound) {
+		return nil, fmt.Errorf("topology: no bucket %s: run `riskweir topology apply` first: %w", events.KindsBucket, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topology: bucket %s: %w", events.KindsBucket, err)
+	}
+	return kv, nil
+}
+
+func get(ctx context.Context, kv natsjs.KeyValue, kind string) (Kind, error) {
+	entry, err := kv.Get(ctx, kind)
+	if err != nil {
+		return Kind{}, fmt.Errorf("topology: read contract of kind %s: %w", kind, err)
+	}
+	c, err := events.ParseContract(entry.Value())
+	if err == nil && c.Kind != kind {
+		err = fmt.Errorf("it declares kind %q", c.Kind)
+	}
+	if err != nil {
+		return Kind{}, fmt.Errorf("topology: contract of kind %s at revision %d of %s: %w", kind, entry.Revision(), events.KindsBucket, err)
+	}
+	return Kind{Contract: c, Revision: entry.Revision()}, nil
+}
+
+// ReadKind reads one declared kind; the error is natsjs.ErrKeyNotFound where there is none.
+func ReadKind(ctx context.Context, js natsjs.JetStream, kind string) (Kind, error) {
+	kv, err := kinds(ctx, js)
+	if err != nil {
+		return Kind{}, err
+	}
+	return get(ctx, kv, kind)
+}
+
+// Kinds lists the declared kinds by name. An entry that cannot be read is part of the error; the others
+// are returned all the same.
+func Kinds(ctx context.Context, js natsjs.JetStream) ([]Kind, error) {
+	kv, err := kinds(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	// The stream's leader knows its subjects: neither a consumer nor a replica that lags is needed.
+	bucket, err := js.Stream(ctx, "KV_"+events.KindsBucket)
+	if err != nil {
+		return nil, fmt.Errorf("topology: list kinds: %w", err)
+	}
+	prefix := "$KV." + events.KindsBucket + "."
+	info, err := bucket.Info(ctx, natsjs.WithSubjectFilter(prefix+">"))
+	if err != nil {
+		return nil, fmt.Errorf("topology: list kinds: %w", err)
+	}
+	var names []string
+	for subject := range info.State.Subjects {
+		names = append(names, strings.TrimPrefix(subject, prefix))
+	}
+	slices.Sort(names)
+	var out []Kind
+	var errs []error
+	for _, name := range names {
+		k, err := get(ctx, kv, name)
+		switch {
+		case err == nil:
+			out = append(out, k)
+		case !errors.Is(err, natsjs.ErrKeyNotFound): // deleted meanwhile
+			errs = append(errs, err)
+		}
+	}
+	return out, errors.Join(errs...)
+}
