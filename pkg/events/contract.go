@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -145,6 +147,9 @@ func ParseContract(text []byte) (Contract, error) {
 		}
 		return c, fmt.Errorf("contract: %w", err)
 	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return c, errors.New("contract: something follows it: want one document")
+	}
 	return c, c.Validate()
 }
 
@@ -158,6 +163,9 @@ func (c Contract) YAML() ([]byte, error) {
 	}
 	return b.Bytes(), nil
 }
+
+// maxContractFields leaves room for id, entity, time and label.
+const maxContractFields = MaxFields - 4
 
 // Validate returns all that is wrong with the contract, joined.
 func (c Contract) Validate() error {
@@ -176,6 +184,8 @@ func (c Contract) Validate() error {
 	}
 	if _, err := time.LoadLocation(c.Zone); err != nil {
 		bad("zone %q: %v", c.Zone, err)
+	} else if c.Zone == "Local" {
+		bad("zone Local differs from machine to machine: name one such as Europe/Berlin")
 	}
 	if !(c.Prior >= 0 && c.Prior <= 1) {
 		bad("prior %v: want a probability", c.Prior)
@@ -192,14 +202,21 @@ func (c Contract) Validate() error {
 	if c.Retention.Events < Duration(time.Minute) || c.Retention.Scores < c.Retention.Events {
 		bad("retention events %s, scores %s: want events >= 1m, and scores no shorter, since a position must outlive its event", c.Retention.Events, c.Retention.Scores)
 	}
-	if len(c.Fields) == 0 {
+	switch {
+	case len(c.Fields) == 0:
 		bad("no fields")
+	case len(c.Fields) > maxContractFields:
+		bad("%d fields: at most %d", len(c.Fields), maxContractFields)
+	case c.Time != "" && (c.Time == c.ID || c.Time == c.Entity):
+		bad("field %s is the time and the id or entity as well", c.Time)
+	case c.Label != nil && slices.Contains([]string{c.ID, c.Entity, c.Time}, c.Label.Column):
+		bad("label column %s is the id, entity or time as well", c.Label.Column)
 	}
 	seen := map[string]bool{}
 	for _, f := range c.Fields {
 		switch {
-		case f.Name == "" || len(f.Name) > 128:
-			bad("field name %q: want 1 to 128 bytes", f.Name)
+		case f.Name == "" || len(f.Name) > 128 || !utf8.ValidString(f.Name):
+			bad("field name %q: want 1 to 128 bytes of UTF-8", f.Name)
 		case seen[f.Name]:
 			bad("field %s stands twice", f.Name)
 		case f.Name == c.ID || f.Name == c.Entity || f.Name == c.Time:

@@ -1,6 +1,10 @@
 package events
 
-import "time"
+import (
+	"fmt"
+	"math"
+	"time"
+)
 
 // Position is how far a lane has been scored. It is stored in the same atomic batch as the
 // outcomes up to it, fenced by the sequence of the position before.
@@ -28,4 +32,80 @@ type SourcePosition struct {
 	Rows        int64  `json:"rows"`        // data rows before Offset
 	Invalid     int64  `json:"invalid"`     // of those, rows refused
 	Done        bool   `json:"done"`
+}
+
+// DecodePosition reads a lane's position. Seq, incarnation, epoch and revision must be there: one
+// that lost them must not be read as the lane's beginning. Fields that it does not know are passed over.
+func DecodePosition(body []byte) (Position, error) {
+	var p Position
+	err := decodeAs("position", JSON, body, func(key string, t *token) (known bool, reason string) {
+		switch key {
+		case "seq":
+			p.Seq, reason = t.count()
+		case "incarnation":
+			p.Incarnation, reason = t.stamp()
+		case "epoch":
+			p.Epoch, reason = t.count()
+		case "owner":
+			p.Owner, reason = t.str()
+		case "attempts":
+			p.Attempts, reason = t.small()
+		case "trying":
+			p.Trying, reason = t.count()
+		case "tries":
+			p.Tries, reason = t.small()
+		case "revision":
+			p.Revision, reason = t.count()
+		default:
+			return false, ""
+		}
+		return true, reason
+	}, "seq", "incarnation", "epoch", "revision")
+	switch {
+	case err != nil:
+		return Position{}, err
+	case p.Attempts < 0 || p.Tries < 0 || p.Tries > 0 && p.Trying <= p.Seq:
+		return Position{}, fmt.Errorf("position: seq %d, attempts %d, trying %d, tries %d cannot be", p.Seq, p.Attempts, p.Trying, p.Tries)
+	}
+	return p, nil
+}
+
+// DecodeSourcePosition reads how far a file has been ingested.
+func DecodeSourcePosition(body []byte) (SourcePosition, error) {
+	var p SourcePosition
+	err := decodeAs("source position", JSON, body, func(key string, t *token) (known bool, reason string) {
+		var n uint64
+		switch key {
+		case "name":
+			p.Name, reason = t.str()
+		case "fingerprint":
+			p.Fingerprint, reason = t.str()
+		case "offset":
+			n, reason = t.count()
+			p.Offset = int64(n)
+		case "rows":
+			n, reason = t.count()
+			p.Rows = int64(n)
+		case "invalid":
+			n, reason = t.count()
+			p.Invalid = int64(n)
+		case "done":
+			if p.Done = t.num == 1; t.kind != kindBool {
+				reason = "want true or false"
+			}
+		default:
+			return false, ""
+		}
+		if n > math.MaxInt64 {
+			reason = "is too large"
+		}
+		return true, reason
+	}, "name", "fingerprint", "offset", "rows", "invalid", "done")
+	switch {
+	case err != nil:
+		return SourcePosition{}, err
+	case p.Invalid > p.Rows:
+		return SourcePosition{}, fmt.Errorf("source position: %d invalid of %d rows cannot be", p.Invalid, p.Rows)
+	}
+	return p, nil
 }
