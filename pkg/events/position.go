@@ -30,6 +30,7 @@ type SourcePosition struct {
 	Fingerprint string `json:"fingerprint"` // of the file's head and of the options that shape its events
 	Offset      int64  `json:"offset"`      // bytes of the (decompressed) file that are in EVENTS
 	Rows        int64  `json:"rows"`        // data rows before Offset
+	Line        int64  `json:"line"`        // line of the file that begins at Offset, from 1
 	Invalid     int64  `json:"invalid"`     // of those, rows refused
 	Done        bool   `json:"done"`
 }
