@@ -87,6 +87,9 @@ func DecodeSourcePosition(body []byte) (SourcePosition, error) {
 		case "rows":
 			n, reason = t.count()
 			p.Rows = int64(n)
+		case "line":
+			n, reason = t.count()
+			p.Line = int64(n)
 		case "invalid":
 			n, reason = t.count()
 			p.Invalid = int64(n)
@@ -101,7 +104,7 @@ func DecodeSourcePosition(body []byte) (SourcePosition, error) {
 			reason = "is too large"
 		}
 		return true, reason
-	}, "name", "fingerprint", "offset", "rows", "invalid", "done")
+	}, "name", "fingerprint", "offset", "rows", "line", "invalid", "done")
 	switch {
 	case err != nil:
 		return SourcePosition{}, err

@@ -98,7 +98,7 @@ func samplePosition() Position {
 }
 
 func sampleSourcePosition() SourcePosition {
-	return SourcePosition{Name: "day.csv", Fingerprint: "sha256:00ff", Offset: 1 << 33, Rows: 41188, Invalid: 2, Done: true}
+	return SourcePosition{Name: "day.csv", Fingerprint: "sha256:00ff", Offset: 1 << 33, Rows: 41188, Line: 41190, Invalid: 2, Done: true}
 }
 
 func sampleAlert() Alert {
