@@ -1,0 +1,125 @@
+package scorer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/riskweir/riskweir/internal/lane"
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+type metrics struct {
+	scored    *prometheus.CounterVec
+	commits   *prometheus.CounterVec
+	unknown   *prometheus.CounterVec
+	panics    *prometheus.CounterVec
+	runsEnded *prometheus.CounterVec
+	owned     prometheus.Gauge
+	latency   prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) metrics {
+	m := metrics{
+		scored:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_outcomes_total", Help: "Outcomes committed."}, []string{"kind"}),
+		commits:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_commits_total", Help: "Batches of outcomes committed."}, []string{"kind"}),
+		unknown:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_unknown_fields_total", Help: "Event fields that the contract does not name."}, []string{"kind"}),
+		panics:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_panics_total", Help: "Events that ended as invalid because scoring them panicked."}, []string{"kind"}),
+		runsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_restarts_total", Help: "Times a lane began again from its stored position."}, []string{"kind"}),
+		owned:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "riskweir_scorer_lanes", Help: "Lanes that this scorer runs."}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "riskweir_scorer_latency_seconds", Help: "From event stored to outcome committed, by this machine's clock.",
+			Buckets: []float64{.001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+		}),
+	}
+	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.runsEnded, m.owned, m.latency)
+	return m
+}
+
+func (m metrics) unknownFields(kind string, n int) { m.unknown.WithLabelValues(kind).Add(float64(n)) }
+
+func laneName(kind string, n int) string { return fmt.Sprintf("%s/%d", kind, n) }
+
+func (s *Scorer) committed(kind string, _ int, batch []lane.Event, at time.Time) {
+	s.metrics.scored.WithLabelValues(kind).Add(float64(len(batch)))
+	s.metrics.commits.WithLabelValues(kind).Inc()
+	for i := range batch {
+		d := at.Sub(batch[i].Stored)
+		s.latency.Observe(d)
+		s.metrics.latency.Observe(d.Seconds())
+	}
+	s.mu.Lock()
+	s.outcomes += float64(len(batch))
+	s.mu.Unlock()
+}
+
+func (s *Scorer) phase(kind string, n int, p lane.Phase) {
+	name := laneName(kind, n)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == lane.Idle {
+		delete(s.lanes, name)
+	} else {
+		s.lanes[name] = p
+	}
+	if p == lane.Running {
+		delete(s.unlucky, name)
+	}
+	s.metrics.owned.Set(float64(len(s.lanes)))
+}
+
+// note: that a lane begins again is ordinary at a fault, and by itself never harmful.
+func (s *Scorer) note(kind string, n int, what string) {
+	if n >= 0 {
+		s.metrics.runsEnded.WithLabelValues(kind).Inc()
+	}
+	s.cfg.Log.Info("lane", zap.String("kind", kind), zap.Int("lane", n), zap.String("note", what))
+}
+
+func (s *Scorer) halted(kind string, n int, cause string) {
+	s.mu.Lock()
+	known := s.unlucky[laneName(kind, n)] == cause
+	s.unlucky[laneName(kind, n)] = cause
+	s.mu.Unlock()
+	if !known {
+		s.cfg.Log.Error("lane halted", zap.String("kind", kind), zap.Int("lane", n), zap.String("cause", cause))
+	}
+}
+
+func (s *Scorer) panicked(kind string, seq uint64, what any) {
+	s.metrics.panics.WithLabelValues(kind).Inc()
+	s.cfg.Log.Error("scoring panicked: the event ends as invalid", zap.String("kind", kind), zap.Uint64("seq", seq), zap.Any("panic", what), zap.Stack("stack"))
+}
+
+func (s *Scorer) modelEvent(e model.Event) {
+	if e.Err != nil {
+		s.cfg.Log.Error("model not taken", zap.String("kind", e.Kind), zap.Uint64("revision", e.Revision), zap.Error(e.Err))
+		return
+	}
+	s.cfg.Log.Info("model in force", zap.String("kind", e.Kind), zap.String("model", e.Live.Name), zap.Uint64("revision", e.Revision))
+}
+
+func (s *Scorer) beat(h *events.Heartbeat) {
+	h.Latency = s.latency.Buckets()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.Counters = map[string]float64{"outcomes": s.outcomes, "halted": float64(len(s.unlucky))}
+	h.Model = map[string]string{}
+	if s.catalog != nil {
+		for _, kind := range s.catalog.Names() {
+			if live := s.watcher.Live(kind); live != nil {
+				h.Model[kind] = live.Name
+			}
+		}
+	}
+	for name, p := range s.lanes {
+		if p != lane.Halted {
+			h.Lanes = append(h.Lanes, name)
+		}
+	}
+	slices.Sort(h.Lanes)
+}

@@ -1,0 +1,180 @@
+package scorer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/riskweir/riskweir/internal/lane"
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// tally is told of each outcome that was made; it may be made again if its commit fails.
+type tally struct {
+	unknownFields func(kind string, n int)
+	panicked      func(kind string, seq uint64, what any)
+}
+
+// stage makes the outcomes of one lane. It belongs to the lane's goroutine, but for Await.
+type stage struct {
+	kind    string
+	watcher *model.Watcher
+	await   time.Duration // how long a new owner waits for the model that it found in the position
+	tally   tally
+
+	live    *model.Live
+	stale   bool
+	record  events.Record
+	scratch model.Scratch
+	// panicOn is set by tests only: the sequence upon which scoring panics.
+	panicOn uint64
+}
+
+// Adopt takes the model in force. The prior of a kind that has had no rollout record is revision 0.
+func (s *stage) Adopt() uint64 {
+	s.live, s.stale = s.watcher.Live(s.kind), s.watcher.Stale()
+	return s.live.Revision
+}
+
+// Await lets a lane that was scored at a newer revision than we know wait for it. When the registry can't be
+// seen, or refuses the revision here, the lane goes on with the last good model: an answer is owed.
+func (s *stage) Await(ctx context.Context, revision uint64) error {
+	wait, cancel := context.WithTimeout(ctx, s.await)
+	defer cancel()
+	err := s.watcher.WaitRevision(wait, s.kind, revision)
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, model.ErrRefused) || s.watcher.Stale() {
+		return nil
+	}
+	return err
+}
+
+func (s *stage) Outcomes(batch []lane.Event) []*nats.Msg {
+	msgs := make([]*nats.Msg, len(batch))
+	// One buffer for the batch: the messages alias it, and it lives as long as they do.
+	buf := make([]byte, 0, len(batch)*320)
+	for i := range batch {
+		from := len(buf)
+		var band, token string
+		buf, band, token = s.outcome(buf, &batch[i])
+		msgs[i] = &nats.Msg{Subject: events.CommitSubject(s.kind, band, token), Data: buf[from:len(buf):len(buf)]}
+	}
+	return msgs
+}
+
+// outcome appends the outcome of one event: a score or, for whatever reason, invalid.
+func (s *stage) outcome(buf []byte, e *lane.Event) (out []byte, band, token string) {
+	stored, err := events.ParseStoredEvent(e.Subject)
+	if err != nil {
+		// The lane's filter admits no such subject; should it ever, the event still gets its outcome.
+		return s.invalid(buf, e, "unknown", events.Invalid{Reason: err.Error()}), events.BandInvalid, "unknown"
+	}
+	enc, err := events.DetectEncoding(e.Type, e.Body)
+	if err != nil {
+		return s.invalid(buf, e, stored.Token, events.Invalid{Reason: err.Error()}), events.BandInvalid, stored.Token
+	}
+	from := len(buf)
+	out, band, err = s.score(buf, e, enc, stored.Token)
+	if err != nil {
+		bad := events.Invalid{ID: string(s.record.ID), Reason: err.Error()}
+		var broken *events.InvalidError
+		if errors.As(err, &broken) {
+			bad.Field, bad.Reason = broken.Field, broken.Reason
+		}
+		return s.invalid(out[:from], e, stored.Token, bad), events.BandInvalid, stored.Token
+	}
+	return out, band, stored.Token
+}
+
+// score appends the score of one event. A panic is the event's own doing, since scoring is a pure function of it: the
+// next owner would meet it again, so it ends here as invalid.
+func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token string) (out []byte, band string, err error) {
+	from := len(buf)
+	defer func() {
+		if r := recover(); r != nil {
+			if s.tally.panicked != nil {
+				s.tally.panicked(s.kind, e.Seq, r)
+			}
+			out, err = buf[:from], errors.New("scoring it panicked")
+		}
+	}()
+	if s.panicOn != 0 && e.Seq == s.panicOn {
+		panic("test")
+	}
+	if err := s.live.Schema.Decode(enc, e.Body, &s.record); err != nil {
+		return buf, "", err
+	}
+	if s.record.Unknown > 0 && s.tally.unknownFields != nil {
+		s.tally.unknownFields(s.kind, s.record.Unknown)
+	}
+	entity := events.UnescapeEntity(token)
+	if len(s.record.Entity) > 0 && string(s.record.Entity) != entity {
+		return buf, "", &events.InvalidError{Field: s.live.Schema.Contract.Entity, Reason: "is not the entity of the subject"}
+	}
+	if s.record.Time.IsZero() {
+		s.record.Time = e.Stored
+	}
+	r := s.live.Predictor.Score(&s.record, &s.scratch)
+	contract := &s.live.Schema.Contract
+	score := events.Score{
+		ID: string(s.record.ID), Seq: e.Seq, Kind: s.kind, Entity: entity,
+		P: r.P, Points: r.Points, Band: contract.Band(r.P), Reasons: r.Reasons,
+		Model: s.live.Name, Revision: s.live.Revision, Contract: s.live.ContractRevision,
+		Mode: events.ModeModel, Time: s.record.Time,
+	}
+	if score.ID == "" {
+		score.ID = strconv.FormatUint(e.Seq, 10)
+	}
+	switch {
+	case s.live.Predictor.IsPrior():
+		score.Mode = events.ModePrior
+	case s.stale:
+		score.Mode = events.ModeStale
+	}
+	score.Decision = contract.Decide(score.Mode, score.Band)
+	if e.History {
+		score.Band, score.Decision = events.BandHistory, events.None
+	}
+	return score.Append(buf, enc), score.Band, nil
+}
+
+func (s *stage) invalid(buf []byte, e *lane.Event, token string, bad events.Invalid) []byte {
+	bad.Seq, bad.Kind, bad.Entity, bad.Contract = e.Seq, s.kind, events.UnescapeEntity(token), s.live.ContractRevision
+	enc, err := events.DetectEncoding(e.Type, e.Body)
+	if err != nil {
+		enc = events.JSON
+	}
+	return bad.Append(buf, enc)
+}
+
+// Unread ends an event that scorers died on, without looking into it.
+func (s *stage) Unread(e lane.Event, attempts int) *nats.Msg {
+	token := "unknown"
+	if stored, err := events.ParseStoredEvent(e.Subject); err == nil {
+		token = stored.Token
+	}
+	bad := events.Invalid{
+		Seq: e.Seq, Kind: s.kind, Entity: events.UnescapeEntity(token), Contract: s.live.ContractRevision, Attempts: attempts,
+		Reason: fmt.Sprintf("%d scorers ended while they scored it: it was set aside unread", attempts),
+	}
+	return &nats.Msg{Subject: events.CommitSubject(s.kind, events.BandInvalid, token), Data: bad.Append(nil, events.JSON)}
+}
+
+// laneStage adds what only a lane knows.
+type laneStage struct {
+	stage
+	lane int
+}
+
+// Expired covers the events of a lane that left EVENTS before anyone scored them.
+func (s *laneStage) Expired(first, last uint64) *nats.Msg {
+	x := events.Expired{First: first, Last: last, Kind: s.kind, Lane: s.lane}
+	return &nats.Msg{Subject: events.CommitSubject(s.kind, events.BandExpired, "lane-"+strconv.Itoa(s.lane)), Data: x.Append(nil)}
+}

@@ -1,0 +1,187 @@
+// Package scorer turns events into scores: lane -> decode -> features -> model -> outcome.
+package scorer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/riskweir/riskweir/internal/lane"
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/service"
+	topology "github.com/riskweir/riskweir/jetstream"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Service is the scorer's name among the micro services and heartbeats.
+const Service = "scorer"
+
+// Config of a Scorer.
+type Config struct {
+	Conn     *nats.Conn
+	Log      *zap.Logger
+	Metrics  prometheus.Registerer
+	Instance string        // unique to this process
+	Name     string        // as the operator started it: scorer-1
+	Lease    time.Duration // without sight of the registry, after which scores say stale; 30 s if zero
+	Limits   lane.Limits   // lane.DefaultLimits if MaxBatch is zero
+}
+
+// Scorer competes for lanes and scores those that it owns.
+type Scorer struct {
+	cfg     Config
+	started time.Time
+	metrics metrics
+	latency service.Latency
+
+	mu       sync.Mutex
+	lanes    map[string]lane.Phase // "<kind>/<lane>", owned or about to be
+	unlucky  map[string]string     // halted lane -> cause
+	catalog  *topology.Catalog     // set by Run
+	watcher  *model.Watcher        // set by Run
+	outcomes float64               // committed, since started
+}
+
+// New does no I/O.
+func New(cfg Config) (*Scorer, error) {
+	if cfg.Conn == nil || cfg.Log == nil || cfg.Metrics == nil || cfg.Instance == "" {
+		return nil, errors.New("scorer: connection, logger, metrics and instance are needed")
+	}
+	if cfg.Lease == 0 {
+		cfg.Lease = 30 * time.Second
+	}
+	if cfg.Limits.MaxBatch == 0 {
+		cfg.Limits = lane.DefaultLimits()
+	}
+	s := &Scorer{cfg: cfg, lanes: map[string]lane.Phase{}, unlucky: map[string]string{}}
+	s.metrics = newMetrics(cfg.Metrics)
+	return s, nil
+}
+
+// Run scores until ctx ends; then every lane is given up in order.
+//
+//	KINDS ──► catalog ──► kinds ─────────────┐
+//	MODELS ─► watcher ──► Live ──► stage ──► pool of lanes ──► SCORES
+//	SCORERS ◄────────── members ─────────────┘
+func (s *Scorer) Run(ctx context.Context) error {
+	s.started = time.Now()
+	js, err := natsjs.New(s.cfg.Conn)
+	if err != nil {
+		return fmt.Errorf("scorer: jetstream: %w", err)
+	}
+	kv, err := s.bucket(ctx, js)
+	if err != nil {
+		return err
+	}
+	watcher := model.NewWatcher(model.WatcherConfig{KV: kv, Report: s.modelEvent, Lease: s.cfg.Lease})
+	catalog := topology.NewCatalog(js, func(err error) { s.cfg.Log.Warn("kinds", zap.Error(err)) })
+	s.mu.Lock()
+	s.catalog, s.watcher = catalog, watcher
+	s.mu.Unlock()
+	kinds := make(chan []lane.Kind, 1)
+	pool := lane.NewPool(lane.Config{
+		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds,
+		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
+		Stage: func(k lane.Kind, n int) lane.Stage {
+			return &laneStage{lane: n, stage: stage{
+				kind: k.Name, watcher: watcher, await: s.cfg.Lease,
+				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
+			}}
+		},
+		Observer: lane.Observer{Committed: s.committed, Phase: s.phase, Note: s.note, Halted: s.halted},
+	})
+
+	g, ctx := service.NewGroup(ctx)
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	back, _ := service.NewGroup(background) // outlives the pool: lanes in flight still need their model
+	back.Go(watcher.Run)
+	g.Go(catalog.Run)
+	g.Go(func(ctx context.Context) error { return s.feedKinds(ctx, catalog, watcher, kinds) })
+	g.Go(pool.Run)
+	g.Go(func(ctx context.Context) error {
+		return service.Beat(ctx, s.cfg.Conn, events.Heartbeat{Service: Service, Instance: s.cfg.Instance, Name: s.cfg.Name, Started: s.started}, s.beat)
+	})
+	err = g.Wait()
+	stopBackground()
+	return errors.Join(err, back.Wait())
+}
+
+// bucket waits for MODELS: a scorer may be started before its cluster.
+func (s *Scorer) bucket(ctx context.Context, js natsjs.JetStream) (natsjs.KeyValue, error) {
+	for said := false; ; said = true {
+		try, cancel := context.WithTimeout(ctx, 2*time.Second)
+		kv, err := js.KeyValue(try, events.ModelsBucket)
+		cancel()
+		if err == nil {
+			return kv, nil
+		}
+		if !said {
+			s.cfg.Log.Info("waiting for the registry", zap.Error(err), zap.String("mend", "riskweir topology apply"))
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// feedKinds gives each new contract to the watcher, then the kinds to the pool.
+func (s *Scorer) feedKinds(ctx context.Context, catalog *topology.Catalog, watcher *model.Watcher, out chan<- []lane.Kind) error {
+	tracked := map[string]uint64{}
+	for {
+		changed := catalog.Changed()
+		var kinds []lane.Kind
+		for _, name := range catalog.Names() {
+			schema, revision, _ := catalog.Schema(name)
+			if tracked[name] != revision {
+				if err := watcher.Track(schema, revision); err != nil {
+					s.cfg.Log.Error("contract", zap.String("kind", name), zap.Error(err))
+				}
+				tracked[name] = revision
+			}
+			if watcher.Live(name) == nil {
+				continue
+			}
+			c := schema.Contract
+			kinds = append(kinds, lane.Kind{Name: name, Lanes: c.Lanes, Refresh: time.Duration(min(c.Retention.Events, c.Retention.Scores)) / 4})
+		}
+		if catalog.Loaded() {
+			select {
+			case out <- kinds:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Ready says why the scorer can't score now.
+func (s *Scorer) Ready() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.cfg.Conn.IsConnected():
+		return errors.New("NATS is away")
+	case s.catalog == nil || !s.catalog.Loaded():
+		return errors.New("the kinds have not been read yet")
+	}
+	for name, cause := range s.unlucky {
+		return fmt.Errorf("lane %s is halted: %s", name, cause)
+	}
+	return nil
+}
