@@ -80,12 +80,12 @@ type SeparationError struct {
 }
 
 func (e *SeparationError) Error() string {
-	kind := "quasi-completely"
+	kind := "quasi-complete"
 	if e.Complete {
-		kind = "completely"
+		kind = "complete"
 	}
-	return fmt.Sprintf("lr: %s %s separate the classes (%d rows), so no finite maximum exists; use an L2 penalty or drop them",
-		columnList(e.Columns), kind, e.Rows)
+	return fmt.Sprintf("lr: %s separation of %d rows by %s: no finite maximum exists; use an L2 penalty, or drop or merge columns",
+		kind, e.Rows, columnList(e.Columns))
 }
 
 // RankError says that without a penalty the weights are not determined: a

@@ -72,11 +72,11 @@ func Exp(x float64) float64 {
 	// can round.
 	switch {
 	case k > 1023:
-		return float64(y*2) * pow2(k-1)
+		return float64(float64(y*2) * pow2(k-1))
 	case k < -1022:
-		return float64(y*pow2(k+64)) * 0x1p-64
+		return float64(float64(y*pow2(k+64)) * 0x1p-64)
 	}
-	return y * pow2(k)
+	return float64(y * pow2(k))
 }
 
 // pow2 returns 2**k for -1022 <= k <= 1023.

@@ -35,7 +35,7 @@ func quantise(v float64) float64 {
 
 func quantiseWide(v float64) float64 {
 	if v < 0x1p12 && v > -0x1p12 {
-		return math.RoundToEven(v*perUnit) * quantum
+		return float64(math.RoundToEven(v*perUnit) * quantum)
 	}
 	return v
 }

@@ -163,7 +163,7 @@ func (s *search) settled(ctx context.Context, previous float64) (bool, error) {
 		return false, fmt.Errorf("lr: iteration %d: %w", s.iterations, err)
 	}
 	if most >= divergingMove && least >= -separationSlip*most {
-		return false, s.separation(ctx, s.step, most, false)
+		return false, s.separation(ctx, s.step, most, least > marginNoise*most)
 	}
 	return settled && most <= settledMove, nil
 }
@@ -202,7 +202,7 @@ func (s *search) separation(ctx context.Context, direction []float64, most float
 // advance moves along step as far as lowers the objective sufficiently: all of it,
 // or a half, a quarter, ... It reports false if none does.
 func (s *search) advance(ctx context.Context) (moved bool, err error) {
-	noise := objectiveNoise * math.Abs(s.at.objective)
+	noise := float64(objectiveNoise * math.Abs(s.at.objective))
 	size := 1.0
 	for range maxHalvings {
 		for j, v := range s.at.theta {

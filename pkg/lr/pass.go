@@ -373,7 +373,7 @@ func (w *worker) addHessian(n int) {
 	for j := range p {
 		column := w.column(j, n)
 		for i, c := range curve {
-			curved[i] = c * column[i]
+			curved[i] = float64(c * column[i])
 		}
 		for k := 0; k <= j; k += together {
 			w.addProducts(w.hessian[j*p+k:], curved, k)
