@@ -32,4 +32,3 @@ func generate(seed uint64, rows, cols int) sample {
 	}
 	return s
 }
-

@@ -27,9 +27,9 @@ func TestGoldenMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkMetrics(t, c.set+" "+c.split, got, want)
-		// DeLong's error is near that of Hanley and McNeil, who assume more.
-		if ratio := got.AUCSE / want.Hanley; ratio < 0.8 || ratio > 1.25 {
-			t.Errorf("%s %s: DeLong %v, Hanley and McNeil %v", c.set, c.split, got.AUCSE, want.Hanley)
+		if c.set == "vehicle_claims" {
+			// Here Hanley and McNeil's assumption fails by a third.
+			checkBootstrap(t, y, p, 300, 0.12)
 		}
 	}
 }
@@ -195,19 +195,21 @@ func TestRankMetricsAgainstTheirDefinitions(t *testing.T) {
 	}
 }
 
-func TestDeLongAgainstBootstrap(t *testing.T) {
-	const seed, n, resamples = 62, 400, 2000
+// checkBootstrap compares DeLong's standard error with that of the AUCs of resampled
+// rows, whose own relative error is 1/sqrt(2·resamples).
+func checkBootstrap(t *testing.T, y, p []float64, resamples int, tolerance float64) {
+	t.Helper()
+	const seed = 62
 	r := rand.New(rand.NewPCG(seed, 0))
-	y, p := randomPredictions(r, n)
 	_, se, err := DeLong(y, p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var sum, squares float64
-	by, bp := make([]float64, n), make([]float64, n)
+	by, bp := make([]float64, len(y)), make([]float64, len(y))
 	for range resamples {
 		for i := range by {
-			k := r.IntN(n)
+			k := r.IntN(len(y))
 			by[i], bp[i] = y[k], p[k]
 		}
 		auc, err := AUC(by, bp)
@@ -217,12 +219,16 @@ func TestDeLongAgainstBootstrap(t *testing.T) {
 		sum += auc
 		squares += auc * auc
 	}
-	mean := sum / resamples
-	bootstrap := math.Sqrt(squares/resamples - mean*mean)
-	// The bootstrap's own error is 1/√(2·2000) = 1.6 %.
-	if ratio := se / bootstrap; ratio < 0.93 || ratio > 1.07 {
+	mean := sum / float64(resamples)
+	bootstrap := math.Sqrt(squares/float64(resamples) - mean*mean)
+	if ratio := se / bootstrap; math.Abs(ratio-1) > tolerance {
 		t.Errorf("DeLong %v, bootstrap %v (seed %d)", se, bootstrap, seed)
 	}
+}
+
+func TestDeLongAgainstBootstrap(t *testing.T) {
+	y, p := randomPredictions(rand.New(rand.NewPCG(63, 0)), 400)
+	checkBootstrap(t, y, p, 2000, 0.06)
 }
 
 func TestMetricsByHand(t *testing.T) {
