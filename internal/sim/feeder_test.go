@@ -117,7 +117,7 @@ func run(t *testing.T, f *Feeder) (stop func()) {
 
 func TestFeederPublishesEventsAndLaterTheirLabels(t *testing.T) {
 	c, js := broker(t)
-	f, err := NewFeeder(FeederConfig{Conn: c.Connect(t), Generator: New(Config{Seed: 1, Run: 1}), Rate: 4000})
+	f, err := NewFeeder(FeederConfig{Conn: c.Connect(t), Generator: New(Config{Seed: 1, Start: start}), Rate: 4000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestFeederPublishesEventsAndLaterTheirLabels(t *testing.T) {
 // The broker restarts while events are under way: some stored without an ack, some not at all.
 func TestFeederRepeatsUntilAcknowledgedAndNeverDoubles(t *testing.T) {
 	c, js := broker(t)
-	f, err := NewFeeder(FeederConfig{Conn: c.Connect(t), Generator: New(Config{Seed: 1, Run: 1}), MaxPending: 500})
+	f, err := NewFeeder(FeederConfig{Conn: c.Connect(t), Generator: New(Config{Seed: 1, Start: start}), MaxPending: 500})
 	if err != nil {
 		t.Fatal(err)
 	}

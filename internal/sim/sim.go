@@ -46,11 +46,11 @@ func Contract() events.Contract {
 
 // Config of a Generator. Equal Configs give equal events.
 type Config struct {
-	Seed      uint64 // of the cards and terminals: the same bank
-	Run       uint64 // of the payments and their ids: another one for every start, such as its time in ms
-	Cards     int    // default 2000
-	Terminals int    // default 500
-	Day       int    // payments in a simulated day; default 20000
+	Seed      uint64    // of the cards and terminals: the same bank
+	Start     time.Time // of the run, in whole ms: each has payments and ids of its own
+	Cards     int       // default 2000
+	Terminals int       // default 500
+	Day       int       // payments in a simulated day; default 20000
 }
 
 // Event is one payment and what the simulation knows of it.
@@ -103,7 +103,7 @@ type Generator struct {
 	skimmed  []int // cards seen at a skimmer, oldest first; len <= skimmedMax
 }
 
-// New makes the bank of c.Seed and the run c.Run of its payments.
+// New makes the bank of c.Seed and a run of its payments.
 func New(c Config) *Generator {
 	if c.Cards <= 0 {
 		c.Cards = 2000
@@ -114,10 +114,11 @@ func New(c Config) *Generator {
 	if c.Day <= 0 {
 		c.Day = 20000
 	}
+	run := uint64(c.Start.UnixMilli())
 	return &Generator{
 		world: newWorld(c.Seed, c.Cards, c.Terminals),
-		r:     rand.New(rand.NewPCG(c.Seed, c.Run)),
-		run:   strconv.FormatUint(c.Seed, 36) + "-" + strconv.FormatUint(c.Run, 36) + "-",
+		r:     rand.New(rand.NewPCG(c.Seed, run)),
+		run:   strconv.FormatUint(c.Seed, 36) + "-" + strconv.FormatUint(run, 36) + "-",
 		day:   float64(c.Day),
 	}
 }

@@ -23,7 +23,7 @@ func draw(g *Generator, n int) []Event {
 }
 
 func TestSameConfigSameEvents(t *testing.T) {
-	a, b := draw(New(Config{Seed: 7, Run: 1}), 5000), draw(New(Config{Seed: 7, Run: 1}), 5000)
+	a, b := draw(New(Config{Seed: 7, Start: start}), 5000), draw(New(Config{Seed: 7, Start: start}), 5000)
 	for i := range a {
 		if !bytes.Equal(a[i].Body, b[i].Body) || a[i].ID != b[i].ID || a[i].Labelled != b[i].Labelled || a[i].LabelDelay != b[i].LabelDelay {
 			t.Fatalf("event %d differs:\n%s\n%s", i, a[i].Body, b[i].Body)
@@ -32,7 +32,7 @@ func TestSameConfigSameEvents(t *testing.T) {
 }
 
 func TestAnotherRunIsTheSameBankWithOtherPayments(t *testing.T) {
-	a, b := New(Config{Seed: 7, Run: 1}), New(Config{Seed: 7, Run: 2})
+	a, b := New(Config{Seed: 7, Start: start}), New(Config{Seed: 7, Start: start.Add(time.Millisecond)})
 	if x, y := a.world.cards[3], b.world.cards[3]; x.logUsual != y.logUsual || x.x != y.x {
 		t.Errorf("card 3 has other habits in another run: %+v, %+v", x, y)
 	}
@@ -134,7 +134,7 @@ func TestLogisticRegressionReachesAUC(t *testing.T) {
 	seeds := []uint64{1, 2, 3}
 	for _, seed := range seeds {
 		const train, test = 40_000, 20_000
-		x, y := vectors(t, draw(New(Config{Seed: seed, Run: 1}), train+test))
+		x, y := vectors(t, draw(New(Config{Seed: seed, Start: start}), train+test))
 		w := descend(x[:train], y[:train])
 		p := make([]float64, test)
 		for i := range p {
