@@ -75,8 +75,10 @@ type Metrics struct {
 	Rows      int     `json:"rows"`
 	Positives int     `json:"positives"`
 	AUC       float64 `json:"auc"`
-	LogLoss   float64 `json:"log_loss"`
+	AUCSE     float64 `json:"auc_se"`   // standard error, DeLong
+	LogLoss   float64 `json:"log_loss"` // mean, nats
 	Brier     float64 `json:"brier"`
+	ECE       float64 `json:"ece"` // expected calibration error, 10 bins of equal width
 }
 
 // Training says what the weights were learned from.
@@ -196,8 +198,8 @@ func (a *Artifact) Validate() error {
 	if s := a.Scale; !(math.Abs(s.Base) <= maxScale && s.Odds >= 1/maxScale && s.Odds <= maxScale && s.PDO >= 1/maxScale && s.PDO <= maxScale) {
 		bad("scale base %v, odds %v, pdo %v: want numbers of at most %g in magnitude, odds and pdo above 0", s.Base, s.Odds, s.PDO, maxScale)
 	}
-	if m := a.Metrics; !finite(m.AUC, m.LogLoss, m.Brier) {
-		bad("metrics auc %v, log_loss %v, brier %v: want finite numbers", m.AUC, m.LogLoss, m.Brier)
+	if m := a.Metrics; !finite(m.AUC, m.AUCSE, m.LogLoss, m.Brier, m.ECE) {
+		bad("metrics %+v: want finite numbers", m)
 	}
 	if !(math.Abs(a.Intercept) <= maxWeight) {
 		bad("intercept %v: want a number of at most %g in magnitude", a.Intercept, maxWeight)

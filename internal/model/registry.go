@@ -69,8 +69,8 @@ func (r Rollout) Validate() error {
 	return errors.Join(errs...)
 }
 
-// promote is the record after a version became champion.
-func (r Rollout) promote(version int, by, reason string, at time.Time) Rollout {
+// Promoted is the record after a version became champion.
+func (r Rollout) Promoted(version int, by, reason string, at time.Time) Rollout {
 	next := Rollout{Champion: version, Previous: r.Champion, Canary: r.Canary, UpdatedBy: by, Reason: reason, At: at.UTC()}
 	if r.Champion == version {
 		next.Previous = r.Previous
@@ -255,7 +255,7 @@ func (r *Registry) list(ctx context.Context, kind string) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", r.kv.Bucket(), err)
 	}
-	defer stopWatch(watch)
+	defer EndWatch(watch)
 	byVersion := map[int]Entry{}
 	for {
 		select {
@@ -331,7 +331,7 @@ func (r *Registry) Promote(ctx context.Context, kind string, version int, by, re
 	if current.Champion == version {
 		return current, revision, nil
 	}
-	next := current.promote(version, by, reason, time.Now())
+	next := current.Promoted(version, by, reason, time.Now())
 	newRevision, err := r.SetRollout(ctx, kind, next, revision)
 	if err != nil {
 		return current, revision, fmt.Errorf("promote %s: %w", Name(kind, version), err)
@@ -339,8 +339,8 @@ func (r *Registry) Promote(ctx context.Context, kind string, version int, by, re
 	return next, newRevision, nil
 }
 
-// stopWatch ends a watch and reads what it still holds: its callback blocks, with its lock held, on a full channel.
-func stopWatch(w jetstream.KeyWatcher) {
+// EndWatch ends a watch and reads what it still holds: its callback blocks, with its lock held, on a full channel.
+func EndWatch(w jetstream.KeyWatcher) {
 	// An error means that the subscription is gone already.
 	_ = w.Stop()
 	deadline := time.NewTimer(time.Second)

@@ -213,6 +213,7 @@ func (w *Watcher) Refused() uint64 { return w.refused.Load() }
 const (
 	rewatchMin = 250 * time.Millisecond
 	rewatchMax = 5 * time.Second
+	againMin   = 100 * time.Millisecond
 )
 
 // Run watches until ctx ends. It returns nil: trouble with the registry is reported and waited out.
@@ -226,6 +227,19 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer rewatch.Stop()
 	poll := time.NewTicker(w.cfg.Poll)
 	defer poll.Stop()
+	again := time.NewTimer(0) // sooner than the next poll, while a record waits for its model; and at once
+	defer again.Stop()
+	again.Stop()
+	againIn := againMin
+	read := func() {
+		if w.poll(ctx) {
+			againIn = againMin
+			return
+		}
+		again.Reset(againIn)
+		againIn = min(2*againIn, w.cfg.Poll)
+	}
+	read()
 	lost := func(err error) {
 		w.cfg.Report(Event{Err: fmt.Errorf("watch %s: %w", w.cfg.KV.Bucket(), err)})
 		updates = nil
@@ -234,7 +248,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	defer func() {
 		if watch != nil {
-			stopWatch(watch)
+			EndWatch(watch)
 		}
 	}()
 	for {
@@ -243,7 +257,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case <-rewatch.C:
 			if watch != nil {
-				stopWatch(watch)
+				EndWatch(watch)
 				watch = nil
 			}
 			next, err := w.cfg.KV.Watch(ctx, "*"+rolloutSuffix)
@@ -263,14 +277,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 			case e == nil: // what was there at the start has come: the watch works
 				wait = rewatchMin
 			default:
-				if k := w.ofRollout(e.Key()); k != nil {
-					w.take(ctx, k, e.Revision(), e.Operation(), e.Value())
+				if k := w.ofRollout(e.Key()); k != nil && !w.take(ctx, k, e.Revision(), e.Operation(), e.Value()) {
+					again.Reset(againMin)
 				}
 			}
 		case <-poll.C:
-			w.poll(ctx)
+			read()
+		case <-again.C:
+			read()
 		case <-w.kick:
-			w.poll(ctx)
+			read()
 		}
 	}
 }
@@ -284,15 +300,16 @@ func (w *Watcher) ofRollout(key string) *watched {
 }
 
 // poll asks the bucket's leader for a sign of life, since the reads after it may be answered by a replica that is cut
-// off, and reads every rollout record.
-func (w *Watcher) poll(ctx context.Context) {
+// off, and reads every rollout record. It is false if a record waits for its model.
+func (w *Watcher) poll(ctx context.Context) bool {
 	asked := time.Since(w.epoch)
 	if err := w.leaderAnswers(ctx); err != nil {
 		if ctx.Err() == nil {
 			w.cfg.Report(Event{Err: err})
 		}
-		return
+		return true
 	}
+	settled := true
 	for kind, k := range *w.kinds.Load() {
 		entry, err := w.registry.get(ctx, RolloutKey(kind))
 		switch {
@@ -301,12 +318,13 @@ func (w *Watcher) poll(ctx context.Context) {
 			if ctx.Err() == nil {
 				w.cfg.Report(Event{Kind: kind, Err: fmt.Errorf("read %s: %w", RolloutKey(kind), err)})
 			}
-			return
+			return settled
 		default:
-			w.take(ctx, k, entry.Revision(), entry.Operation(), entry.Value())
+			settled = w.take(ctx, k, entry.Revision(), entry.Operation(), entry.Value()) && settled
 		}
 	}
-	w.seen.Store(int64(asked))
+	w.seen.Store(max(1, int64(asked)))
+	return settled
 }
 
 func (w *Watcher) leaderAnswers(ctx context.Context) error {
@@ -318,39 +336,39 @@ func (w *Watcher) leaderAnswers(ctx context.Context) error {
 	return nil
 }
 
-// take brings the rollout record at a revision into force, or refuses it. What may still pass (the artifact cannot be
-// read, or is not there yet) is left for the next poll.
-func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jetstream.KeyValueOp, body []byte) {
+// take brings the rollout record at a revision into force, or refuses it, and returns true. What may still pass (the
+// artifact cannot be read, or is not there yet) it leaves for another time, and returns false.
+func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jetstream.KeyValueOp, body []byte) bool {
 	k.mu.Lock()
 	known := revision <= k.settled
 	k.mu.Unlock()
 	if known {
-		return
+		return true
 	}
 	if op != jetstream.KeyValuePut {
 		w.refuse(k, revision, fmt.Errorf("%s was deleted", RolloutKey(k.kind)))
-		return
+		return true
 	}
 	record, err := DecodeRollout(body)
 	if err != nil {
 		w.refuse(k, revision, err)
-		return
+		return true
 	}
 	a, err := w.load(ctx, k, record.Champion)
-	switch {
-	case errors.Is(err, ErrArtifact):
-		w.refuse(k, revision, err)
-		return
-	case err != nil:
+	if err != nil && !errors.Is(err, ErrArtifact) {
 		w.postpone(ctx, k, revision, err)
-		return
+		return false
 	}
-	live, err := k.take(a, revision)
+	var live *Live
+	if err == nil {
+		live, err = k.take(a, revision)
+	}
 	if err != nil {
 		w.refuse(k, revision, err)
-		return
+		return true
 	}
 	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Live: live})
+	return true
 }
 
 // load reads a version unless it is the one in force.

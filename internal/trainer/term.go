@@ -1,0 +1,301 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Outcome of one attempt to train.
+type Outcome struct {
+	Kind     string `json:"kind"`
+	Version  string `json:"version,omitempty"` // payment.v000003; empty: none was published
+	Promoted bool   `json:"promoted"`
+	Reason   string `json:"reason"`
+	Rows     int    `json:"rows"`
+	Bad      int    `json:"bad"` // of Rows
+}
+
+// history is what the leader knows of a kind's training so far.
+type history struct {
+	known     bool      // the rest has been read from the registry in this term
+	trained   bool      // there is a version
+	since     uint64    // LABELS up to here have been trained on, or tried
+	attempted time.Time // by our clock; zero: not in this term
+	notBefore time.Time // after an attempt that failed for reasons of the broker's
+}
+
+// term is one trainer's time as leader. It belongs to one goroutine.
+type term struct {
+	trainer  *Trainer
+	registry *model.Registry
+	kinds    map[*kind]*history
+}
+
+// policy is when a model is due.
+type policy struct {
+	minLabels, minClass int
+	retrainLabels       int
+	retrainEvery        time.Duration
+}
+
+// minRetry is waited after an attempt that failed, and five times what it took.
+const minRetry = 5 * time.Second
+
+// enough says why there is too little to train on; "" that there is enough.
+func (p policy) enough(t tally) string {
+	if t.good+t.bad < p.minLabels || t.good < p.minClass || t.bad < p.minClass {
+		return fmt.Sprintf("%d records have a label, %d good and %d bad: want %d, at least %d of each", t.good+t.bad, t.good, t.bad, p.minLabels, p.minClass)
+	}
+	return ""
+}
+
+// due says whether to train at now. Without a version a failed attempt is repeated sooner: a quarter more labels may be what it
+// takes.
+func (p policy) due(t tally, h history, now time.Time) bool {
+	if now.Before(h.notBefore) || p.enough(t) != "" {
+		return false
+	}
+	wanted := p.retrainLabels
+	if !h.trained {
+		wanted = min(wanted, max(1, p.minLabels/4))
+	}
+	switch {
+	case !h.trained && h.attempted.IsZero():
+		return true
+	case t.fresh == 0:
+		return false
+	case t.fresh >= wanted:
+		return true
+	}
+	return !h.attempted.IsZero() && now.Sub(h.attempted) >= p.retrainEvery
+}
+
+func (c *Config) policy() policy {
+	return policy{minLabels: c.MinLabels, minClass: c.MinClass, retrainLabels: c.RetrainLabels, retrainEvery: c.RetrainEvery}
+}
+
+// consider trains a model of the kind if one is due.
+func (r *term) consider(ctx context.Context, k *kind) {
+	h, err := r.history(ctx, k)
+	if err != nil {
+		if ctx.Err() == nil {
+			r.trainer.trouble(err)
+		}
+		return
+	}
+	t, ready := k.tally(h.since)
+	if !ready || !r.trainer.cfg.policy().due(t, *h, time.Now()) {
+		return
+	}
+	if _, err := r.train(ctx, k, h); err != nil && ctx.Err() == nil {
+		r.trainer.trouble(err)
+	}
+}
+
+// asked trains a model of the kind, if that can be done, because somebody wants one.
+func (r *term) asked(ctx context.Context, name string) (Outcome, error) {
+	k := r.trainer.kind(name)
+	if k == nil {
+		return Outcome{}, fmt.Errorf("kind %q is not declared", name)
+	}
+	h, err := r.history(ctx, k)
+	if err != nil {
+		return Outcome{}, err
+	}
+	t, ready := k.tally(h.since)
+	if !ready {
+		return Outcome{Kind: name, Reason: "the events and labels have not been read to their end yet: ask again"}, nil
+	}
+	if why := r.trainer.cfg.policy().enough(t); why != "" {
+		return Outcome{Kind: name, Reason: why}, nil
+	}
+	return r.train(ctx, k, h)
+}
+
+// history reads, once a term, what the latest version was trained on.
+func (r *term) history(ctx context.Context, k *kind) (*history, error) {
+	h := r.kinds[k]
+	if h == nil {
+		h = &history{}
+		r.kinds[k] = h
+	}
+	if h.known {
+		return h, nil
+	}
+	versions, err := r.registry.List(ctx, k.name)
+	if err != nil {
+		return nil, err
+	}
+	if len(versions) > 0 {
+		h.trained = true
+		h.attempted = time.Now()
+		latest, err := r.registry.Get(ctx, k.name, versions[len(versions)-1].Version)
+		switch {
+		case errors.Is(err, model.ErrArtifact) || errors.Is(err, model.ErrNoVersion): // then as if all labels were new
+		case err != nil:
+			return nil, err
+		case latest.Training.Stream == events.EventsStream(k.name):
+			h.since = latest.Training.LabelsSeq
+		}
+	}
+	h.known = true
+	return h, nil
+}
+
+// tally is ready once both streams have been read to their end.
+func (k *kind) tally(since uint64) (t tally, ready bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.eventsRead || !k.labelsRead {
+		return tally{}, false
+	}
+	return k.join.tally(k.cutoff(), time.Duration(k.schema.Contract.Maturity), since), true
+}
+
+// material is a snapshot of what there is to train on.
+type material struct {
+	schema      *events.Schema
+	revision    uint64
+	incarnation time.Time
+	cutoff      time.Time
+	labels      uint64
+	examples    []example
+}
+
+func (k *kind) material(most int) material {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	m := material{schema: k.schema, revision: k.revision, incarnation: k.incarnation, cutoff: k.cutoff(), labels: k.join.labels}
+	m.examples = k.join.examples(m.cutoff, time.Duration(k.schema.Contract.Maturity), most)
+	return m
+}
+
+// train fits a model to what there is, and publishes and promotes it if it passes.
+func (r *term) train(ctx context.Context, k *kind, h *history) (Outcome, error) {
+	began := time.Now()
+	m := k.material(r.trainer.cfg.MaxRows)
+	o, err := r.attempt(ctx, k, m)
+	if err != nil {
+		h.notBefore = time.Now().Add(max(minRetry, 5*time.Since(began)))
+		return o, fmt.Errorf("train a model of %s: %w", k.name, err)
+	}
+	h.since, h.attempted, h.trained = m.labels, began, h.trained || o.Version != ""
+	r.trainer.log.Info("trained", zap.String("kind", o.Kind), zap.String("version", o.Version), zap.Bool("promoted", o.Promoted),
+		zap.String("reason", o.Reason), zap.Int("rows", o.Rows), zap.Int("bad", o.Bad), zap.Duration("took", time.Since(began)))
+	return o, nil
+}
+
+func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error) {
+	o := Outcome{Kind: k.name}
+	rollout, revision, err := r.registry.Rollout(ctx, k.name)
+	if err != nil { // also one that was edited into nonsense: somebody is at it, who will not want it overwritten
+		return o, err
+	}
+	data, seqs, training := m.dataset()
+	o.Rows, o.Bad = training.Rows, training.Positives
+	in := FitInput{Data: data, Features: r.trainer.cfg.Features, LR: r.trainer.cfg.LR}
+	in.Train, in.Test = Time80(Sequence(data.Len()))
+	fit, err := Fit(ctx, in)
+	if errors.Is(err, ErrTooFewLabels) {
+		o.Reason = err.Error()
+		return o, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	if o.Reason = gate(&fit); o.Reason != "" {
+		r.trainer.refused.Add(1)
+		return o, nil
+	}
+	compared, why, err := r.compare(ctx, k.name, data, in.Test, seqs, fit.P, rollout.Champion)
+	if err != nil {
+		return o, err
+	}
+	promote, reason := decide(&fit, rollout.Champion, compared, why)
+
+	by := "trainer " + r.trainer.cfg.Instance
+	contract := model.ContractRef{Version: m.schema.Contract.Version, Revision: m.revision}
+	version, err := r.registry.Publish(ctx, fit.Artifact(k.name, by, time.Now(), rollout.Champion, contract, training))
+	if err != nil {
+		return o, err
+	}
+	r.trainer.models.Add(1)
+	// From here the version stands, whether it is promoted or not.
+	o.Version, o.Reason = model.Name(k.name, version), reason
+	if !promote {
+		return o, nil
+	}
+	_, err = r.registry.SetRollout(ctx, k.name, rollout.Promoted(version, by, reason, time.Now()), revision)
+	if errors.Is(err, model.ErrConflict) {
+		o.Reason = "not promoted, though " + reason + ": the rollout record was changed meanwhile"
+		return o, nil
+	}
+	if err != nil {
+		return o, fmt.Errorf("%s is published but not promoted: %w", o.Version, err)
+	}
+	o.Promoted = true
+	r.trainer.promoted.Add(1)
+	return o, nil
+}
+
+// compare is nil, with the reason, where there is no champion to compare with. An error means that it is not known.
+func (r *term) compare(ctx context.Context, kind string, data *Dataset, test []int, seqs []uint64, p []float64, champion int) (*comparison, string, error) {
+	if champion == 0 {
+		return nil, "there is none", nil
+	}
+	a, err := r.registry.Get(ctx, kind, champion)
+	if errors.Is(err, model.ErrArtifact) || errors.Is(err, model.ErrNoVersion) {
+		return nil, err.Error(), nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	of := make([]uint64, len(test))
+	for i, at := range test {
+		of[i] = seqs[at]
+	}
+	c, err := compare(data, test, of, p, a)
+	if err != nil {
+		return nil, err.Error(), nil
+	}
+	return c, "", nil
+}
+
+// dataset decodes the examples under the contract as it is now, and returns the sequence of each record. Those that
+// do not keep it any more are left out.
+func (m material) dataset() (*Dataset, []uint64, model.Training) {
+	data := NewDataset(m.schema)
+	t := model.Training{Stream: events.EventsStream(m.schema.Contract.Kind), Incarnation: m.incarnation.UTC(), LabelsSeq: m.labels, LabelCutoff: m.cutoff.UTC()}
+	var seqs []uint64
+	var rec events.Record
+	for _, e := range m.examples {
+		if m.schema.Decode(e.encoding, e.body, &rec) != nil {
+			continue
+		}
+		if rec.Time.IsZero() {
+			rec.Time = e.stored
+		}
+		data.Append(&rec, e.bad)
+		seqs = append(seqs, e.seq)
+		if e.bad {
+			t.Positives++
+		}
+		if e.silent {
+			t.Silent++
+		}
+	}
+	if t.Rows = len(seqs); t.Rows > 0 {
+		t.FirstSeq, t.LastSeq = slices.Min(seqs), slices.Max(seqs)
+		t.FirstTime, t.LastTime = data.Time(0), data.Time(t.Rows-1)
+	}
+	t.DataHash = data.Hash()
+	return data, seqs, t
+}

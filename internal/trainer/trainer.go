@@ -1,0 +1,261 @@
+// Package trainer learns models from events and the labels that arrive for them later: the service that follows the
+// streams, and the same on a file.
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/pkg/events"
+	"github.com/riskweir/riskweir/pkg/lr"
+)
+
+// Config of a Trainer. Zero values are the defaults given.
+type Config struct {
+	Conn       *nats.Conn // neither closed nor drained here
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+	// Service gets the endpoint "train". nil: Run makes the micro service riskweir-trainer itself.
+	Service  Endpoints
+	Instance string // unique among trainers that run; required
+	Name     string // as the operator started it, such as trainer-1
+	Host     string
+
+	MinLabels     int           // records with a label before the first model; 200
+	MinClass      int           // of them of either label; 20
+	RetrainLabels int           // new claims after which a model is trained again; 2000
+	RetrainEvery  time.Duration // or, if there is any new claim, this long after the last attempt; 10 m
+
+	// MaxRows is how many labelled records are held and trained on, the newest of them; 100,000. MaxPending is how many
+	// events without a label are held, likewise: an event whose label comes after MaxPending others is not trained on;
+	// 200,000. Each costs about 250 bytes and its body; so do, nearly, up to MaxPending labels that came before their event.
+	MaxRows    int
+	MaxPending int
+
+	// ProbePrefix: events of entities whose id starts so are no training data. Empty: there are none.
+	ProbePrefix string
+
+	// Lease is how long the trainers that follow wait before one takes over from a leader that fell silent; 15 s. One that
+	// stops hands over at once.
+	Lease time.Duration
+
+	Features feature.Options
+	LR       lr.Options
+
+	check time.Duration // how often the leader looks whether a model is due; 1 s
+}
+
+func (c *Config) setDefaults() {
+	def := func(v *int, d int) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&c.MinLabels, 200)
+	def(&c.MinClass, 20)
+	def(&c.RetrainLabels, 2000)
+	def(&c.MaxRows, 100_000)
+	def(&c.MaxPending, 200_000)
+	if c.RetrainEvery == 0 {
+		c.RetrainEvery = 10 * time.Minute
+	}
+	if c.Lease == 0 {
+		c.Lease = 15 * time.Second
+	}
+	if c.check == 0 {
+		c.check = time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+}
+
+func (c *Config) validate() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf("trainer: "+format, a...)) }
+	if c.Conn == nil {
+		bad("no connection")
+	}
+	if c.Instance == "" {
+		bad("no instance: trainers with the same one would all lead")
+	}
+	if c.MinClass < 1 || c.MinLabels < 2*c.MinClass {
+		bad("min labels %d, of either class %d: want at least 1 of each class, and no fewer than twice that in all", c.MinLabels, c.MinClass)
+	}
+	if c.MaxRows < c.MinLabels || c.MaxPending < 1 {
+		bad("max rows %d, max pending %d: want at least %d (min labels) and 1", c.MaxRows, c.MaxPending, c.MinLabels)
+	}
+	if c.RetrainLabels < 1 || c.RetrainEvery < 0 || c.Lease < 100*time.Millisecond {
+		bad("retrain after %d labels or %s, lease %s: want at least 1 label, and a lease of 100ms", c.RetrainLabels, c.RetrainEvery, c.Lease)
+	}
+	return errors.Join(errs...)
+}
+
+// Trainer follows EVENTS and LABELS of every declared kind. Of several that run one leads: it trains, publishes and promotes;
+// the others keep what they have read ready.
+//
+//	KINDS ──► kind: EVENTS_<kind> ──► reader ─┐
+//	                LABELS ─────────► reader ─┴► join ──► leader: due? ─► Fit ─► gate ─► MODELS: version ─► rollout
+//	                                                        ▲
+//	                                   lease, endpoint "train"
+type Trainer struct {
+	cfg      Config
+	log      *zap.Logger
+	asks     chan ask
+	leads    atomic.Bool
+	models   atomic.Int64 // published
+	promoted atomic.Int64 // of them
+	refused  atomic.Int64 // fitted, but stopped by the gate
+
+	mu    sync.Mutex
+	kinds map[string]*kind
+}
+
+// New does no I/O.
+func New(cfg Config) (*Trainer, error) {
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	t := &Trainer{cfg: cfg, log: cfg.Logger, asks: make(chan ask, 16), kinds: map[string]*kind{}}
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(collector{t}); err != nil {
+			return nil, fmt.Errorf("trainer: register metrics: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// Run trains until ctx ends. Trouble with the broker is logged and waited out.
+func (t *Trainer) Run(ctx context.Context) error {
+	js, err := jetstream.New(t.cfg.Conn)
+	if err != nil {
+		return fmt.Errorf("trainer: %w", err)
+	}
+	stop, err := t.serve()
+	if err != nil {
+		return fmt.Errorf("trainer: %w", err)
+	}
+	models, err := bucket(ctx, js, events.ModelsBucket, t.trouble)
+	if err == nil {
+		err = t.run(ctx, js, models)
+	}
+	if err := stop(); err != nil {
+		t.log.Warn("stop the micro service", zap.Error(err))
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstream.KeyValue) error {
+	kinds, err := bucket(ctx, js, events.KindsBucket, t.trouble)
+	if err != nil {
+		return err
+	}
+	registry := model.NewRegistry(models)
+	leader := elector{
+		kv:      models,
+		lease:   lease{me: leaseRecord{Instance: t.cfg.Instance, Name: t.cfg.Name, Host: t.cfg.Host}, term: t.cfg.Lease},
+		lead:    func(ctx context.Context) { t.lead(ctx, registry) },
+		trouble: t.trouble,
+	}
+	var running sync.WaitGroup
+	running.Go(func() { leader.run(ctx) })
+	running.Go(func() { t.followKinds(ctx, js, kinds, &running) })
+	running.Wait()
+	return nil
+}
+
+// bucket waits until the bucket can be opened or ctx ends.
+func bucket(ctx context.Context, js jetstream.JetStream, name string, trouble func(error)) (jetstream.KeyValue, error) {
+	wait := readerRetryMin
+	for {
+		kv, err := openBucket(ctx, js, name)
+		if err == nil {
+			return kv, nil
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		trouble(err)
+		pause(ctx, wait)
+		wait = min(2*wait, readerRetryMax)
+	}
+}
+
+func openBucket(ctx context.Context, js jetstream.JetStream, name string) (jetstream.KeyValue, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	kv, err := js.KeyValue(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s (make it with 'riskweir topology apply'): %w", name, err)
+	}
+	return kv, nil
+}
+
+func (t *Trainer) trouble(err error) { t.log.Warn("trainer", zap.Error(err)) }
+
+// Leads says whether this trainer leads now.
+func (t *Trainer) Leads() bool { return t.leads.Load() }
+
+// lead is the work of one term.
+func (t *Trainer) lead(ctx context.Context, registry *model.Registry) {
+	t.log.Info("leading", zap.String("instance", t.cfg.Instance))
+	t.leads.Store(true)
+	term := term{trainer: t, registry: registry, kinds: map[*kind]*history{}}
+	tick := time.NewTicker(t.cfg.check)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case a := <-t.asks:
+			a.answer(term.asked(ctx, a.kind))
+		case <-tick.C:
+			for _, k := range t.sortedKinds() {
+				term.consider(ctx, k)
+			}
+		}
+	}
+	t.leads.Store(false)
+	for {
+		select {
+		case a := <-t.asks:
+			a.answer(Outcome{}, errors.New("the trainer that was asked does not lead any more: ask again"))
+			continue
+		default:
+		}
+		break
+	}
+	t.log.Info("leading no more", zap.String("instance", t.cfg.Instance))
+}
+
+func (t *Trainer) sortedKinds() []*kind {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var list []*kind
+	for _, name := range slices.Sorted(maps.Keys(t.kinds)) {
+		list = append(list, t.kinds[name])
+	}
+	return list
+}
+
+func (t *Trainer) kind(name string) *kind {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.kinds[name]
+}
