@@ -1,0 +1,20 @@
+package ingest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
+// messageID is what the broker tells repetitions by. A header's value may hold no line ends, and loses the blanks around
+// it, so ids that are not plain are hashed: two ids must never become one.
+func messageID(id string) string {
+	plain := len(id) <= 200
+	for i := 0; i < len(id) && plain; i++ {
+		plain = id[i] > ' ' && id[i] < 0x7f
+	}
+	if plain {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "sha256-" + hex.EncodeToString(sum[:])
+}
