@@ -36,7 +36,7 @@ func ParseEncoding(s string) (Encoding, error) {
 // Options steer Infer. The zero value is the default.
 type Options struct {
 	Encoding  Encoding // "": auto
-	WildTail  float64  // auto takes asinh where a training value is further from the median than this many IQR; 0: DefaultWildTail
+	WildTail  float64  // auto takes asinh where a training value is further from the median than this many IQR (see restScale); 0: DefaultWildTail
 	MaxLevels int      // a category with more levels in training is hashed; 0: DefaultMaxLevels
 	Buckets   int      // of a hashed category; 0: DefaultBuckets
 	// Kinds takes the choice for some number and category fields out of Infer's hands.
@@ -44,7 +44,7 @@ type Options struct {
 }
 
 const (
-	DefaultWildTail  = 100
+	DefaultWildTail  = 20 // a normal column of 10^8 rows reaches 4, an exponential one 16
 	DefaultMaxLevels = 200
 	DefaultBuckets   = 256
 )
@@ -216,6 +216,9 @@ func (c *column) number(o Options) (Transform, bool) {
 	slices.Sort(xs)
 	t.Median = quantile(xs, 0.5)
 	t.IQR = finite(quantile(xs, 0.75) - quantile(xs, 0.25))
+	if t.IQR == 0 && o.Encoding == AutoAsinh {
+		t.IQR = restScale(xs, t.Median)
+	}
 	if t.IQR == 0 {
 		t.IQR = 1
 	}
@@ -241,6 +244,23 @@ func (c *column) number(o Options) (Transform, bool) {
 // wild says whether the furthest of the sorted numbers is more than bound IQR from the median.
 func wild(sorted []float64, median, iqr, bound float64) bool {
 	return max(median-sorted[0], sorted[len(sorted)-1]-median)/iqr > bound
+}
+
+// restScale stands for an IQR of 0, as of an amount that is mostly nothing: the median distance from the median, of
+// the numbers that are not the median themselves; 0 if there are none. With the 1 that the encoding asinh puts there, the unit
+// of the field would decide whether its tails are wild.
+func restScale(xs []float64, median float64) float64 {
+	var rest []float64
+	for _, x := range xs {
+		if x != median {
+			rest = append(rest, finite(math.Abs(x-median)))
+		}
+	}
+	if len(rest) == 0 {
+		return 0
+	}
+	slices.Sort(rest)
+	return quantile(rest, 0.5)
 }
 
 // quantile is the q-quantile of sorted numbers, linear between the two nearest: numpy's default.

@@ -66,7 +66,7 @@ type Transform struct {
 	Field   string     `json:"field,omitempty" msgpack:"field,omitempty"` // empty (Date only): the event's own time
 	Kind    Kind       `json:"kind" msgpack:"kind"`
 	Median  float64    `json:"median,omitempty" msgpack:"median,omitempty"`   // Asinh
-	IQR     float64    `json:"iqr,omitempty" msgpack:"iqr,omitempty"`         // Asinh; > 0
+	IQR     float64    `json:"iqr,omitempty" msgpack:"iqr,omitempty"`         // Asinh; > 0: the scale, by default the interquartile range
 	Mean    float64    `json:"mean,omitempty" msgpack:"mean,omitempty"`       // Numeric, Asinh, Log1p: of the transformed value
 	SD      float64    `json:"sd,omitempty" msgpack:"sd,omitempty"`           // likewise; > 0
 	Missing bool       `json:"missing,omitempty" msgpack:"missing,omitempty"` // a 0/1 column follows: 1 where there is no value

@@ -25,8 +25,8 @@ type OfflineConfig struct {
 	Path   string
 	Source source.Options
 
-	Label    string   // column of the outcome; a row where it is empty is left out
-	Positive []string // texts of the label that mean the bad outcome; none: the one of two that is 1, true or yes
+	Label    string   // column of the outcome, where a row is left out if empty; "": Contract's
+	Positive []string // texts of the label that mean the bad outcome; none: Contract's, else the one of two that is 1, true or yes
 
 	// Contract says which columns are read and as what. If nil it is made from the file: every column but Label and
 	// Drop is a field; a number or a time if all of its cells can be read as one, else a category.
@@ -53,23 +53,46 @@ const maxExamples = 5
 // Offline trains on a file as the trainer does on a stream: each row becomes a record as if it had come as an event,
 // and Fit does the rest. It reads the file twice, and holds the records in memory, not the file.
 func Offline(ctx context.Context, cfg OfflineConfig) (Report, error) {
+	encoding, err := feature.ParseEncoding(string(cfg.Features.Encoding))
+	if err != nil {
+		return Report{}, err
+	}
+	rep, data, rows, err := cfg.load(ctx)
+	if err != nil {
+		return Report{}, err
+	}
+	rep.Encoding = encoding
+	in := FitInput{Data: data, Features: cfg.Features, LR: lr.Options{C: cfg.C}}
+	in.Train, in.Test = partition(cfg.Split, rows)
+	if rep.Fit, err = Fit(ctx, in); err != nil {
+		return Report{}, fmt.Errorf("train on %s: %w", cfg.Path, err)
+	}
+	rep.fill(in)
+	return rep, nil
+}
+
+// load reads the file into a dataset, and says in which order its records are to be split. What it learns of the
+// file stands in the report.
+func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, rows []int, err error) {
+	if c := cfg.Contract; c != nil && c.Label != nil && cfg.Label == "" {
+		cfg.Label = c.Label.Column
+		if len(cfg.Positive) == 0 {
+			cfg.Positive = c.Label.Positive
+		}
+	}
 	order, err := cfg.check()
 	if err != nil {
-		return Report{}, err
+		return rep, nil, nil, err
 	}
-	contract, positive, err := cfg.contract(ctx)
+	rep = Report{File: cfg.Path, Label: cfg.Label, Split: cfg.Split}
+	if rep.Contract, rep.Positive, err = cfg.contract(ctx); err != nil {
+		return rep, nil, nil, err
+	}
+	schema, err := events.Compile(rep.Contract)
 	if err != nil {
-		return Report{}, err
+		return rep, nil, nil, fmt.Errorf("contract for %s: %w", cfg.Path, err)
 	}
-	schema, err := events.Compile(contract)
-	if err != nil {
-		return Report{}, fmt.Errorf("contract for %s: %w", cfg.Path, err)
-	}
-	data := NewDataset(schema)
-	rep := Report{File: cfg.Path, Label: cfg.Label, Positive: positive, Split: cfg.Split, Contract: contract}
-	if rep.Encoding, err = feature.ParseEncoding(string(cfg.Features.Encoding)); err != nil {
-		return Report{}, err
-	}
+	data = NewDataset(schema)
 	var rec events.Record
 	rep.Format, err = scan(ctx, cfg.Path, cfg.Source, func(columns []string, row source.Row, fault error) error {
 		rep.Rows++
@@ -86,30 +109,23 @@ func Offline(ctx context.Context, cfg OfflineConfig) (Report, error) {
 			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
 			return nil
 		}
-		data.Append(&rec, slices.Contains(positive, row.Cells[label]))
+		data.Append(&rec, slices.Contains(rep.Positive, row.Cells[label]))
 		order.add(columns, row.Cells, rec.Time)
 		return nil
 	})
 	if err != nil {
-		return Report{}, err
+		return rep, nil, nil, err
 	}
 	if data.Len() == 0 {
-		return Report{}, fmt.Errorf("%s: none of %d rows can be trained on: %d invalid, %d without a label%s", cfg.Path, rep.Rows, rep.Invalid, rep.Unlabelled, firstOf(rep.Faults))
+		return rep, nil, nil, fmt.Errorf("%s: none of %d rows can be trained on: %d invalid, %d without a label%s", cfg.Path, rep.Rows, rep.Invalid, rep.Unlabelled, firstOf(rep.Faults))
 	}
-	in := FitInput{Data: data, Features: cfg.Features, LR: lr.Options{C: cfg.C}}
-	rows, err := order.sorted()
-	if err != nil {
-		return Report{}, fmt.Errorf("%s: %w", cfg.Path, err)
+	if rows, err = order.sorted(); err != nil {
+		return rep, nil, nil, fmt.Errorf("%s: %w", cfg.Path, err)
 	}
-	in.Train, in.Test = split(cfg.Split, rows)
-	if rep.Fit, err = Fit(ctx, in); err != nil {
-		return Report{}, fmt.Errorf("train on %s: %w", cfg.Path, err)
-	}
-	rep.fill(in)
-	return rep, nil
+	return rep, data, rows, nil
 }
 
-func split(how string, rows []int) (train, test []int) {
+func partition(how string, rows []int) (train, test []int) {
 	if how == SplitMod5 {
 		return Mod5(rows)
 	}
@@ -150,6 +166,12 @@ func readRow(schema *events.Schema, rec *events.Record, columns, cells []string,
 		if err := schema.SetText(rec, c, cells[i]); err != nil {
 			return err
 		}
+	}
+	if err := schema.Check(rec); err != nil {
+		return err
+	}
+	if c := schema.Contract.Time; c != "" && rec.Time.IsZero() {
+		return fmt.Errorf("field %s: has no time, and a row of a file has no other", c)
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func (in *inspector) start(columns []string) error {
 	}
 	for _, name := range named {
 		if !slices.Contains(columns, name) {
-			return fmt.Errorf("no column %s: the file has %s", name, strings.Join(columns, ", "))
+			return fmt.Errorf("no column %s: the file has %s", name, shortList(columns, 40))
 		}
 	}
 	if in.cfg.Contract != nil {
@@ -148,8 +148,9 @@ func (in *inspector) newTrial(t events.FieldType) (*trial, error) {
 }
 
 func (t *trial) see(columns, cells []string) {
+	t.rec.Reset(t.schema)
 	for i := range t.holds {
-		if t.holds[i] && cells[i] != "" {
+		if t.holds[i] {
 			t.holds[i] = t.schema.SetText(&t.rec, columns[i], cells[i]) == nil
 		}
 	}
@@ -157,10 +158,7 @@ func (t *trial) see(columns, cells []string) {
 
 // positive is OfflineConfig.Positive, or what the label's texts say by themselves.
 func (in *inspector) positive() ([]string, error) {
-	shown := strings.Join(in.labels[:min(len(in.labels), maxExamples)], ", ")
-	if len(in.labels) > maxExamples {
-		shown += ", ..."
-	}
+	shown := shortList(in.labels, maxExamples)
 	if p := in.cfg.Positive; len(p) > 0 {
 		for _, text := range p {
 			if !slices.Contains(in.labels, text) && len(in.labels) <= maxLabelTexts {
@@ -180,4 +178,11 @@ func (in *inspector) positive() ([]string, error) {
 		return nil, fmt.Errorf("label %s is %s: say which of them mean the bad outcome", in.cfg.Label, shown)
 	}
 	return found, nil
+}
+
+func shortList(names []string, most int) string {
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 }

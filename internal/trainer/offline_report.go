@@ -71,7 +71,7 @@ func (r *Report) fill(in FitInput) {
 	good, bad := float64(f.Test.N-f.Test.Positives), float64(f.Test.Positives)
 	r.BaseRate = -(float64(bad*math.Log(share)) + float64(good*math.Log(1-share))) / float64(f.Test.N)
 	r.labels = in.Data.targets(in.Test)
-	_, r.rows = split(r.Split, Sequence(in.Data.Len()))
+	_, r.rows = partition(r.Split, Sequence(in.Data.Len()))
 }
 
 // WriteText writes the report for people.
