@@ -72,7 +72,7 @@ type Config struct {
 	SyncInterval time.Duration
 
 	Tags   []string
-	Logger *zap.Logger // nil: silent
+	Logger *zap.Logger `json:"-"` // nil: silent
 }
 
 // User may connect by signing with the private part of PublicKey.
