@@ -1,2 +1,73 @@
-// Package lr is a logistic regression: fit, predict, explain, measure.
+// Package lr fits, applies, explains and measures binary logistic regressions.
+//
+// # The model
+//
+// A row x of d features has label 1 with probability
+//
+//	p = σ(z),  z = b + w₁x₁ + ... + w_d x_d,  σ(z) = 1/(1+e⁻ᶻ)
+//
+// z is the logit, the natural logarithm of the odds p/(1-p). A [Model] is the
+// intercept b and the weights w. Every step of xⱼ by one adds wⱼ to the logit,
+// whatever the other features are, so it multiplies the odds by exp(wⱼ). That is
+// why such a model can say what a score is made of.
+//
+// # Fitting
+//
+// [Fit] finds the weights and intercept of least
+//
+//	C Σᵢ kᵢ·lossᵢ + ½ Σⱼ wⱼ²,  lossᵢ = -ln pᵢ if yᵢ = 1, else -ln(1-pᵢ)
+//
+// where kᵢ is the weight of row i. This is scikit-learn's convention: C weighs the
+// data, so a small C means a strong penalty, and the intercept is not penalised. It
+// follows that features should be of similar size, such as standardised to variance
+// 1: the penalty counts a weight per unit of its column.
+//
+// The objective is convex and, with the penalty, has one minimum. Newton's method
+// finds it: each step solves H s = -g with the gradient g and Hessian
+//
+//	g = C Xᵀk(p-y) + w,  H = C XᵀVX + I,  V = diag(kᵢ pᵢ(1-pᵢ))
+//
+// (which for this model is the same as iteratively reweighted least squares; Hastie,
+// Tibshirani and Friedman, The Elements of Statistical Learning, 4.4.1), by
+// Cholesky's decomposition, and shortens s until the objective falls (Nocedal and
+// Wright, Numerical Optimization, 3.1). It stops when gᵀH⁻¹g says that the optimum is
+// less than 10⁻¹⁰ standard errors away in every direction (Boyd and Vandenberghe, Convex
+// Optimization, 9.5). What it cannot promise it says: see [Result].Stop.
+//
+// Without a penalty ([None]) the minimum can lie at infinity, if a plane separates
+// the classes (Albert and Anderson, Biometrika 71, 1984), or be a whole line, if a column
+// is a combination of others. [Fit] proves either case while it searches, and returns a
+// [SeparationError] or a [RankError] with the columns, not a weight of 10⁸.
+//
+// # Predicting and explaining
+//
+// [Model.Logit] and [Model.Prob] score one row and allocate nothing; [Model.Logits] and
+// [Model.Probs] a matrix. [Model.Contributions] splits a logit by features:
+//
+//	cⱼ = wⱼxⱼ - wⱼaⱼ,  base = logit of a
+//
+// where a is a baseline, such as the mean of the training rows. They add up to the
+// logit exactly, to the last bit and in any order, because every term is rounded to a
+// multiple of 2⁻⁴⁰ before it is added: sums of such numbers need no rounding. So what
+// is published as reasons is the whole score.
+//
+// # Measuring
+//
+// [Evaluate] compares probabilities with labels: [LogLoss] and [Brier] for the
+// probabilities as such, [ECE] for their calibration, [AUC], [AveragePrecision] and [KS]
+// for the order that they put the rows in. [DeLong] gives the AUC's standard error:
+// before two models are compared, look at it.
+//
+// # The same bits everywhere
+//
+// Results do not depend on the number of goroutines or on the CPU. Sums over rows
+// are made in blocks of fixed size, added in order. No product is fused with a sum. [Exp],
+// [Log] and [Log1p] take the place of those in package math, which differ between CPUs; they
+// are exported for whoever computes features that must be as reproducible.
+//
+// # Errors
+//
+// Input that cannot be worked with gives a [ShapeError], [ValueError], [OptionError] or
+// [OneClassError], which name what is wrong and in which row and column. Predicting is
+// on the hot path and panics when a length is wrong, as indexing does; a NaN gives NaN.
 package lr
