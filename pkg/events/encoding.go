@@ -27,6 +27,14 @@ func (e Encoding) String() string {
 	return "unknown"
 }
 
+// ContentType is the value of a message's or an HTTP body's Content-Type header.
+func (e Encoding) ContentType() string {
+	if e == Msgpack {
+		return ContentTypeMsgpack
+	}
+	return ContentTypeJSON
+}
+
 // ErrEncoding says that a body is neither a JSON object nor a msgpack map.
 var ErrEncoding = errors.New("body is neither a JSON object nor a msgpack map")
 
