@@ -287,8 +287,8 @@ func (a *Artifact) Encode() ([]byte, error) {
 	return body, nil
 }
 
-// layOut breaks the lines of a compact JSON object before its members and, in the last array of objects that a
-// member holds (weights, and spec.fields), before the elements. It puts white space between tokens only.
+// layOut breaks the lines of a compact JSON object before its members, and before the objects of an array within.
+// It puts white space between tokens only.
 func layOut(compact []byte) []byte {
 	out := make([]byte, 0, len(compact)+len(compact)/8)
 	depth, quoted := 0, false

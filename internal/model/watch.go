@@ -227,7 +227,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer rewatch.Stop()
 	poll := time.NewTicker(w.cfg.Poll)
 	defer poll.Stop()
-	again := time.NewTimer(0) // sooner than the next poll, while a record waits for its model; and at once
+	again := time.NewTimer(w.cfg.Poll) // sooner than the next poll, while a record waits for its model
 	defer again.Stop()
 	again.Stop()
 	againIn := againMin
