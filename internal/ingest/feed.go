@@ -39,7 +39,7 @@ type feed struct {
 	name    string // of the position
 	mode    string // stands in the fingerprint: what is made of the rows
 	log     *zap.Logger
-	check   func(columns []string) error                     // of a table, before any row
+	check   func(columns []string) error                    // of a table, before any row
 	convert func(*source.Row, *source.Reader) (made, error) // the error is an *events.InvalidError
 
 	gate     func(ctx context.Context, index int64) error // returns when a row may go, io.EOF where the feed ends before it; may be nil

@@ -16,9 +16,6 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// headerHistory marks an event that feeds training only: no decision leaves.
-const headerHistory = "Riskweir-History"
-
 // maxBody leaves room for headers within the message of 1 MiB that the broker and the stream take.
 const maxBody = events.MaxEventBytes - 1024
 
@@ -91,7 +88,7 @@ func (e *rowEvent) msg(kind string, history bool) (*nats.Msg, error) {
 	}
 	m := &nats.Msg{Subject: subject, Data: e.body}
 	if history {
-		m.Header = nats.Header{headerHistory: {"1"}}
+		m.Header = nats.Header{events.HeaderHistory: {"1"}}
 	}
 	return m, nil
 }

@@ -1,0 +1,199 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Contracts knows the declared kinds; a jetstream.Catalog does.
+type Contracts interface {
+	// Schema of a kind, and the revision of its contract in KINDS.
+	Schema(kind string) (*events.Schema, uint64, bool)
+	// Names of the declared kinds, sorted.
+	Names() []string
+}
+
+// ServerConfig of the HTTP side. Zero durations take the defaults.
+type ServerConfig struct {
+	Conn      *nats.Conn
+	Listener  net.Listener // Run closes it
+	Contracts Contracts
+	Log       *zap.Logger
+	Metrics   prometheus.Registerer
+
+	AckTimeout time.Duration // until an event is called not accepted; 5 s
+	Deadline   time.Duration // of POST /v1/score without one; 1 s
+	Grace      time.Duration // for requests under way when Run is to end; 3 s
+}
+
+// Limits of a request. A peer that is slow or sends much costs a connection, not the service.
+const (
+	MaxBody      = 8 << 20
+	MaxItems     = 10_000
+	MaxDeadline  = 30 * time.Second
+	maxLabel     = 60 << 10 // LABELS takes 64 KiB with headers
+	maxHeaders   = 32 << 10
+	maxInFlight  = 256 << 20 // bytes of bodies held at once
+	maxPending   = 16_384    // events on their way to the broker
+	headerWithin = 5 * time.Second
+	bodyWithin   = 30 * time.Second
+	idleWithin   = 2 * time.Minute
+)
+
+// Server takes events and labels in over HTTP:
+//
+//	POST /v1/events/{kind}                   one or many; answers when the broker has them
+//	POST /v1/labels/{kind}                   likewise
+//	POST /v1/score/{kind}?deadline=150ms     one event; answers with its committed score, or in time without it
+//
+// A body is a JSON object or an array of them (application/json), JSON lines (application/x-ndjson), or a msgpack
+// map or an array of them (application/msgpack). Whom an event is about stands in the contract's entity field, in ?entity= or
+// in the header Riskweir-Entity; else the event's id is its entity.
+//
+//	202  all are stored                       400  none is: the body, or every item, is at fault
+//	200  some are, the others are at fault    404  the kind is not declared
+//	503  some or all were not accepted by the broker; send those again
+type Server struct {
+	cfg     ServerConfig
+	js      publisher
+	cleanup func()
+	client  *events.Client
+	view    view
+	metrics metrics
+
+	records  sync.Pool // of *events.Record
+	held     atomic.Int64
+	handlers sync.WaitGroup
+}
+
+// NewServer checks cfg and registers metrics. It does no I/O.
+func NewServer(cfg ServerConfig) (*Server, error) {
+	if cfg.Conn == nil || cfg.Listener == nil || cfg.Contracts == nil || cfg.Log == nil || cfg.Metrics == nil {
+		return nil, errors.New("ingest: a connection, a listener, contracts, a logger and metrics are needed")
+	}
+	for _, d := range []struct {
+		v  *time.Duration
+		by time.Duration
+	}{{&cfg.AckTimeout, 5 * time.Second}, {&cfg.Deadline, time.Second}, {&cfg.Grace, 3 * time.Second}} {
+		if *d.v == 0 {
+			*d.v = d.by
+		}
+	}
+	js, err := natsjs.New(cfg.Conn, natsjs.WithPublishAsyncTimeout(cfg.AckTimeout), natsjs.WithPublishAsyncMaxPending(maxPending))
+	if err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	client, err := events.NewClient(cfg.Conn)
+	if err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	s := &Server{cfg: cfg, js: js, cleanup: js.CleanupPublisher, client: client, view: newView(cfg.Conn)}
+	s.records.New = func() any { return new(events.Record) }
+	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends; then it takes no more requests, answers those under way, and after the
+// grace gives them up. It returns when none is left.
+func (s *Server) Run(ctx context.Context) error {
+	// Requests outlive ctx by the grace.
+	requests, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	server := &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerWithin,
+		ReadTimeout:       bodyWithin,
+		WriteTimeout:      bodyWithin + MaxDeadline + s.cfg.AckTimeout,
+		IdleTimeout:       idleWithin,
+		MaxHeaderBytes:    maxHeaders,
+		ErrorLog:          zap.NewStdLog(s.cfg.Log.WithOptions(zap.IncreaseLevel(zap.WarnLevel))),
+		BaseContext:       func(net.Listener) context.Context { return requests },
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(s.cfg.Listener) }()
+	defer s.cleanup()
+	defer s.view.close()
+	select {
+	case err := <-served:
+		giveUp()
+		server.Close()
+		s.handlers.Wait()
+		return fmt.Errorf("serve http on %s: %w", s.cfg.Listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(requests, s.cfg.Grace)
+	defer cancel()
+	err := server.Shutdown(grace)
+	giveUp()
+	server.Close()
+	<-served
+	s.handlers.Wait()
+	if err != nil {
+		return fmt.Errorf("stop http: requests were given up after %s: %w", s.cfg.Grace, err)
+	}
+	return nil
+}
+
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("POST /v1/events/{kind}", s.handle("events", s.acceptEvents))
+	mux.Handle("POST /v1/labels/{kind}", s.handle("labels", s.acceptLabels))
+	mux.Handle("POST /v1/score/{kind}", s.handle("score", s.score))
+	return mux
+}
+
+// request is one that names a declared kind.
+type request struct {
+	*http.Request
+	started  time.Time
+	kind     string
+	schema   *events.Schema
+	revision uint64 // of the contract
+}
+
+// handle does what all endpoints have in common. What it is given returns the answer.
+func (s *Server) handle(endpoint string, serve func(http.ResponseWriter, *request) answer) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.handlers.Add(1)
+		defer s.handlers.Done()
+		q := &request{Request: r, started: time.Now(), kind: r.PathValue("kind")}
+		var ok bool
+		var a answer
+		if q.schema, q.revision, ok = s.cfg.Contracts.Schema(q.kind); !ok {
+			a = s.undeclared(q.kind)
+		} else {
+			a = serve(w, q)
+		}
+		a.write(w)
+		s.metrics.requests.WithLabelValues(endpoint, class(a.status)).Observe(time.Since(q.started).Seconds())
+	})
+}
+
+func (s *Server) undeclared(kind string) answer {
+	names := s.cfg.Contracts.Names()
+	a := refuse(http.StatusNotFound, "", fmt.Sprintf("kind %q is not declared; declare it with riskweir kind apply", clip(kind)))
+	a.body.Kinds = &names
+	return a
+}
+
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "..."
+	}
+	return s
+}
