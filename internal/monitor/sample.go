@@ -1,0 +1,165 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// sampler looks at the broker. It reads only, and makes no consumers.
+type sampler struct {
+	js natsjs.JetStream
+}
+
+// declared is a kind to look at.
+type declared struct {
+	kind  string
+	lanes int
+}
+
+// kinds looks at all of them side by side.
+func (s sampler) kinds(ctx context.Context, ds []declared) []KindSample {
+	out := make([]KindSample, len(ds))
+	var wg sync.WaitGroup
+	for i, d := range ds {
+		wg.Go(func() {
+			k, err := s.kind(ctx, d)
+			if err != nil {
+				k = KindSample{Kind: d.kind, Err: err.Error()}
+			}
+			out[i] = k
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
+	k := KindSample{Kind: d.kind, Lanes: make([]LaneSample, d.lanes)}
+	// From the leaders: without one, the kind cannot work either.
+	if _, err := s.js.Stream(ctx, events.ScoresStream(d.kind)); err != nil {
+		return k, fmt.Errorf("look at %s: %w", events.ScoresStream(d.kind), err)
+	}
+	if err := s.positions(ctx, &k); err != nil {
+		return k, fmt.Errorf("positions of %s: %w", d.kind, err)
+	}
+	stream, err := s.js.Stream(ctx, events.EventsStream(d.kind))
+	if err != nil {
+		return k, fmt.Errorf("look at %s: %w", events.EventsStream(d.kind), err)
+	}
+	info := stream.CachedInfo()
+	k.Created, k.Stored, k.LastSeq = info.Created, info.State.Msgs, info.State.LastSeq
+	asked := time.Now()
+	for i := range k.Lanes {
+		l := &k.Lanes[i]
+		if !l.Found || l.Position.Seq >= k.LastSeq {
+			continue
+		}
+		oldest, pending, err := s.waiting(ctx, d.kind, i, l.Position.Seq+1)
+		if err != nil {
+			return k, fmt.Errorf("events of %s lane %d: %w", d.kind, i, err)
+		}
+		l.Pending = pending
+		if pending > 0 {
+			// By the clock of the stream's leader, which may not be ours.
+			l.Age = max(0, info.TimeStamp.Add(time.Since(asked)).Sub(oldest))
+		}
+	}
+	return k, nil
+}
+
+// positions reads those of all lanes at once. A replica that is a moment behind makes a lane look a moment older.
+func (s sampler) positions(ctx context.Context, k *KindSample) error {
+	subjects := make([]string, len(k.Lanes))
+	for i := range subjects {
+		subjects[i] = events.PositionSubject(k.Kind, i)
+	}
+	all, err := jetstreamext.GetLastMsgsFor(ctx, s.js, events.ScoresStream(k.Kind), subjects)
+	if err != nil {
+		return err
+	}
+	for m, err := range all {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, lane, err := events.ParsePositionSubject(m.Subject)
+		if err != nil || lane >= len(k.Lanes) {
+			return fmt.Errorf("a message on %s: not asked for", m.Subject)
+		}
+		if k.Lanes[lane].Position, err = events.DecodePosition(m.Data); err != nil {
+			return fmt.Errorf("lane %d: %w", lane, err)
+		}
+		k.Lanes[lane].Found = true
+	}
+	return nil
+}
+
+// waiting returns when the first event of the lane from seq on was stored, and how many there are.
+func (s sampler) waiting(ctx context.Context, kind string, lane int, seq uint64) (oldest time.Time, n uint64, err error) {
+	all, err := jetstreamext.GetBatch(ctx, s.js, events.EventsStream(kind), 1, jetstreamext.GetBatchSeq(seq), jetstreamext.GetBatchSubject(events.LaneFilter(kind, lane)))
+	if err != nil {
+		return oldest, 0, err
+	}
+	for m, err := range all {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			break
+		}
+		if err != nil {
+			return oldest, 0, err
+		}
+		behind, err := strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
+		if err != nil {
+			return oldest, 0, fmt.Errorf("count of events behind %d: %w", m.Sequence, err)
+		}
+		oldest, n = m.Time, behind+1
+	}
+	return oldest, n, nil
+}
+
+// members are the scorers in SCORERS, by instance.
+func (s sampler) members(ctx context.Context) ([]string, error) {
+	prefix := "$KV." + events.ScorersBucket + "."
+	all, err := jetstreamext.GetLastMsgsFor(ctx, s.js, "KV_"+events.ScorersBucket, []string{prefix + ">"})
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", events.ScorersBucket, err)
+	}
+	var out []string
+	for m, err := range all {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", events.ScorersBucket, err)
+		}
+		if m.Header.Get("KV-Operation") == "" {
+			out = append(out, strings.TrimPrefix(m.Subject, prefix))
+		}
+	}
+	slices.Sort(out)
+	return out, nil
+}
+
+func decodeBeat(body []byte) (events.Heartbeat, error) {
+	var h events.Heartbeat
+	if err := json.Unmarshal(body, &h); err != nil {
+		return h, err
+	}
+	if h.Service == "" || h.Instance == "" {
+		return h, errors.New("no service or instance")
+	}
+	return h, nil
+}
