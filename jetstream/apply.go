@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/riskweir/riskweir/pkg/events"
@@ -40,7 +41,8 @@ const (
 	codeNotLeader       = 10009
 
 	transientPause  = 250 * time.Millisecond
-	transientBudget = 15 * time.Second // an election takes 4 to 9 s
+	transientBudget = 30 * time.Second // an election takes 4 to 9 s
+	tryTimeout      = 3 * time.Second
 )
 
 // Have reads the configs of those of the named streams that exist.
@@ -61,7 +63,7 @@ func Have(ctx context.Context, js natsjs.JetStream, names []string) ([]natsjs.St
 
 func streamInfo(ctx context.Context, js natsjs.JetStream, name string) (*natsjs.StreamInfo, error) {
 	var s natsjs.Stream
-	err := patiently(ctx, func() (err error) {
+	err := patiently(ctx, func(ctx context.Context) (err error) {
 		s, err = js.Stream(ctx, name)
 		return err
 	})
@@ -83,7 +85,7 @@ func Apply(ctx context.Context, js natsjs.JetStream, changes []Change) error {
 		return errors.Join(refused...)
 	}
 	for _, c := range changes {
-		err := patiently(ctx, func() (err error) {
+		err := patiently(ctx, func(ctx context.Context) (err error) {
 			if c.Action == Create {
 				_, err = js.CreateStream(ctx, c.Want)
 			} else {
@@ -98,18 +100,15 @@ func Apply(ctx context.Context, js natsjs.JetStream, changes []Change) error {
 	return nil
 }
 
-// patiently repeats f while the cluster says that it has no leader or peers yet.
-func patiently(ctx context.Context, f func() error) error {
+// patiently repeats f while the cluster says that it has no leader or peers yet, or says nothing: a
+// request that comes before there is a leader is never answered.
+func patiently(ctx context.Context, f func(context.Context) error) error {
 	deadline := time.Now().Add(transientBudget)
 	for {
-		err := f()
-		var api *natsjs.APIError
-		if err == nil || !errors.As(err, &api) || time.Now().After(deadline) {
-			return err
-		}
-		switch api.ErrorCode {
-		case codeNoSuitablePeers, codeNotAvailable, codeNotLeader:
-		default:
+		try, cancel := context.WithTimeout(ctx, tryTimeout)
+		err := f(try)
+		cancel()
+		if err == nil || ctx.Err() != nil || !transient(err) || time.Now().After(deadline) {
 			return err
 		}
 		pause := time.NewTimer(transientPause)
@@ -120,6 +119,21 @@ func patiently(ctx context.Context, f func() error) error {
 		case <-pause.C:
 		}
 	}
+}
+
+func transient(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) {
+		return true
+	}
+	var api *natsjs.APIError
+	if !errors.As(err, &api) {
+		return false
+	}
+	switch api.ErrorCode {
+	case codeNoSuitablePeers, codeNotAvailable, codeNotLeader:
+		return true
+	}
+	return false
 }
 
 func plan(ctx context.Context, js natsjs.JetStream, want []natsjs.StreamConfig, shorten bool) ([]Change, error) {
@@ -264,7 +278,7 @@ func succeeds(ctx context.Context, stored, next events.Contract, body []byte, o 
 
 func kinds(ctx context.Context, js natsjs.JetStream) (natsjs.KeyValue, error) {
 	var kv natsjs.KeyValue
-	err := patiently(ctx, func() (err error) {
+	err := patiently(ctx, func(ctx context.Context) (err error) {
 		kv, err = js.KeyValue(ctx, events.KindsBucket)
 		return err
 	})

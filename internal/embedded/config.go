@@ -57,15 +57,17 @@ type Config struct {
 	// ClusterPort 0 is a single node: no routes, every stream R1.
 	ClusterPort   int
 	ClusterName   string
-	Routes        []string // host:port of the cluster port of every node; the own one may be among them
+	Routes        []string // host:port of the cluster port of every node, the own one included
 	RouteUser     string   // with RoutePassword: what a node must show to join
 	RoutePassword string
 
 	// Users who may connect, by nkey. None: whoever connects is an administrator of App, for tests.
 	Users []User
 
-	MaxMemory int64 // bytes of JetStream memory storage on this node; 0: DefaultMaxMemory
-	MaxStore  int64 // bytes of JetStream files on this node; 0: DefaultMaxStore
+	// What streams may take on this node, in bytes. 0: DefaultMaxMemory, DefaultMaxStore. Account App may
+	// take as much of all nodes together; beyond it a publish is refused.
+	MaxMemory int64
+	MaxStore  int64
 
 	// SyncInterval 0 is `sync_interval: always`: an acknowledged message is on disk. Anything else
 	// loses up to that much at a power cut.
@@ -199,10 +201,12 @@ func ConfigText(c Config) string {
 		line("server_tags: %s", quoteAll(c.Tags))
 	}
 
+	// The account's limit must bite first: there a publish is refused, and that is all. A node at its
+	// own limit gives up leadership.
 	line("jetstream {")
 	line("  store_dir: %s", quote(c.Dir))
-	line("  max_mem: %d", c.MaxMemory)
-	line("  max_file: %d", c.MaxStore)
+	line("  max_mem: %d", c.MaxMemory+c.MaxMemory/4)
+	line("  max_file: %d", c.MaxStore+c.MaxStore/4)
 	if c.SyncInterval == 0 {
 		line("  sync_interval: always")
 	} else {
@@ -235,7 +239,8 @@ func ConfigText(c Config) string {
 	for _, account := range []string{App, System} {
 		line("  %s {", account)
 		if account == App {
-			line("    jetstream: enabled")
+			nodes := int64(max(1, len(c.Routes)))
+			line("    jetstream: { max_mem: %d, max_file: %d }", c.MaxMemory*nodes, c.MaxStore*nodes)
 		}
 		line("    users: [")
 		if account == App && len(c.Users) == 0 {

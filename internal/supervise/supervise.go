@@ -23,6 +23,7 @@ const (
 	Down     State = "down" // died; will be started again
 	Stopping State = "stopping"
 	Stopped  State = "stopped"
+	Finished State = "finished" // a Once that did its work
 )
 
 // Spec of a child: this same program, with Args.
@@ -32,6 +33,7 @@ type Spec struct {
 	Env  []string      // added to ours
 	Log  string        // file that its output is appended to
 	Stop time.Duration // between SIGTERM and SIGKILL
+	Once bool          // it ends by itself: exit status 0 is the end of it
 }
 
 // Status of a child, for people.
@@ -105,6 +107,10 @@ func (s *Supervisor) keep(ctx context.Context, c *child) {
 		err := s.once(ctx, c)
 		if ctx.Err() != nil {
 			break
+		}
+		if c.spec.Once && err == nil {
+			s.set(c, func(st *Status) { st.State, st.PID, st.Since = Finished, 0, time.Now() })
+			return
 		}
 		if time.Since(began) > steady {
 			deaths = 0

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/user"
+
+	"github.com/choria-io/fisk"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/riskweir/riskweir/internal/service"
+	topology "github.com/riskweir/riskweir/jetstream"
+)
+
+func (a *app) laneVerbs(cmd *fisk.CmdClause) {
+	var connect service.Connection
+	var kind, reason string
+	var lane int
+	var at int64
+	connect.Flags(cmd)
+	rebase := cmd.Command("rebase", `Say where a lane goes on that has lost its position, or counts in another stream than there is now.
+
+Events up to --at are taken as having their outcome, those after it as having none: too low doubles outcomes, too
+high leaves events without one. 'riskweir verify' names the first event of the lane that has none.
+
+Example: riskweir lane rebase payment 3 --at 18230 --reason "SCORES restored from Tuesday's backup"`)
+	rebase.Arg("kind", "Kind").Required().StringVar(&kind)
+	rebase.Arg("lane", "Lane").Required().IntVar(&lane)
+	rebase.Flag("at", "Sequence in EVENTS of the last event that has its outcome").Required().Int64Var(&at)
+	rebase.Flag("reason", "Why, for the audit").Required().StringVar(&reason)
+	a.run(rebase, func(ctx context.Context) error {
+		if at < 0 {
+			return fmt.Errorf("--at %d: want a sequence, or 0 for the beginning", at)
+		}
+		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
+			who := "unknown"
+			if u, err := user.Current(); err == nil {
+				who = u.Username
+			}
+			p, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: lane, Seq: uint64(at), By: who + "@" + service.Hostname(), Reason: reason})
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.out, "%s lane %d goes on after event %d, epoch %d\n", kind, lane, p.Seq, p.Epoch)
+			return nil
+		})
+	})
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/riskweir/riskweir/internal/embedded"
+	topology "github.com/riskweir/riskweir/jetstream"
+)
+
+// layout is where a system of 'riskweir up' lives:
+//
+//	<dir>/riskweir.json      what the directory is, so that --fresh removes nothing else
+//	<dir>/lock               held while it runs
+//	<dir>/keys/<user>.nk     nkey seeds, 0600
+//	<dir>/<node>.json        node configs, 0600
+//	<dir>/<node>/            JetStream data
+//	<dir>/logs/<child>.log
+type layout struct {
+	dir   string
+	lock  *os.File
+	saved layoutFile
+	ports ports
+}
+
+type layoutFile struct {
+	Format        int    `json:"format"`
+	Nodes         int    `json:"nodes"`
+	RoutePassword string `json:"route_password"`
+}
+
+type ports struct {
+	client, cluster, monitor []int // by node
+	http                     int
+}
+
+const layoutFormat = 1
+
+// defaultDir is the user's data directory, by the conventions of the system.
+func defaultDir() string {
+	if d := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(d) {
+		return filepath.Join(d, "riskweir")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "riskweir-data"
+	}
+	if runtime.GOOS == "darwin" {
+		return filepath.Join(home, "Library", "Application Support", "riskweir")
+	}
+	return filepath.Join(home, ".local", "share", "riskweir")
+}
+
+// openLayout takes the directory for this process alone.
+func openLayout(dir string, fresh bool, nodes int) (*layout, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	l := &layout{dir: dir}
+	if l.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if err := syscall.Flock(int(l.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		l.lock.Close()
+		return nil, fmt.Errorf("data directory %s is in use by another 'riskweir up': stop that one, or choose another --dir", dir)
+	}
+	if err := l.load(fresh, nodes); err != nil {
+		l.lock.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *layout) load(fresh bool, nodes int) error {
+	file := filepath.Join(l.dir, "riskweir.json")
+	text, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		entries, err := os.ReadDir(l.dir)
+		if err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+		if len(entries) > 1 {
+			return fmt.Errorf("data directory %s holds other things than a Riskweir system: choose an empty one", l.dir)
+		}
+	case err != nil:
+		return fmt.Errorf("data directory: %w", err)
+	default:
+		if err := json.Unmarshal(text, &l.saved); err != nil || l.saved.Format != layoutFormat {
+			return fmt.Errorf("%s is not of this version of Riskweir (%v)", file, err)
+		}
+	}
+	if fresh && l.saved.Format != 0 {
+		if err := l.empty(); err != nil {
+			return err
+		}
+		l.saved = layoutFile{}
+	}
+	if l.saved.Format == 0 {
+		secret := make([]byte, 24)
+		if _, err := rand.Read(secret); err != nil {
+			return fmt.Errorf("route password: %w", err)
+		}
+		l.saved = layoutFile{Format: layoutFormat, Nodes: nodes, RoutePassword: hex.EncodeToString(secret)}
+		if err := writeJSON(file, l.saved); err != nil {
+			return err
+		}
+	}
+	if l.saved.Nodes != nodes {
+		return fmt.Errorf("data directory %s holds the data of %d nodes, and --nodes is %d: its streams have %d replicas; start with --nodes %d, or with --fresh to throw the data away",
+			l.dir, l.saved.Nodes, nodes, l.saved.Nodes, l.saved.Nodes)
+	}
+	return os.MkdirAll(filepath.Join(l.dir, "logs"), 0o700)
+}
+
+// empty removes all but the lock, which is held.
+func (l *layout) empty() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return fmt.Errorf("--fresh: %w", err)
+	}
+	for _, e := range entries {
+		if e.Name() == "lock" {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(l.dir, e.Name())); err != nil {
+			return fmt.Errorf("--fresh: %w", err)
+		}
+	}
+	return nil
+}
+
+func (l *layout) close() error { return l.lock.Close() }
+
+func (l *layout) logFile(child string) string { return filepath.Join(l.dir, "logs", child+".log") }
+func (l *layout) seedFile(user string) string { return filepath.Join(l.dir, "keys", user+".nk") }
+func (l *layout) nodeFile(i int) string       { return filepath.Join(l.dir, nodeName(i)+".json") }
+
+func nodeName(i int) string { return "n" + strconv.Itoa(i+1) }
+
+// writeJSON replaces the file in one step: half of it is never seen.
+func writeJSON(file string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	tmp := file + ".tmp"
+	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, file)
+}
+
+// choosePorts takes the usual ports, or the next free ones above them.
+func (l *layout) choosePorts(nats, http int) error {
+	var taken []int
+	next := func(from int) (int, error) {
+		for p := from; p < from+1000 && p <= 65535; p++ {
+			if !slices.Contains(taken, p) && isFree(p) {
+				taken = append(taken, p)
+				return p, nil
+			}
+		}
+		return 0, fmt.Errorf("no free port on 127.0.0.1 from %d on: name another with --nats-port or --http-port", from)
+	}
+	for range l.saved.Nodes {
+		for _, x := range []struct {
+			base int
+			to   *[]int
+		}{{nats, &l.ports.client}, {nats + 2000, &l.ports.cluster}, {nats + 4000, &l.ports.monitor}} {
+			p, err := next(x.base)
+			if err != nil {
+				return err
+			}
+			*x.to = append(*x.to, p)
+		}
+	}
+	var err error
+	l.ports.http, err = next(http)
+	return err
+}
+
+func isFree(port int) bool {
+	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	return ln.Close() == nil
+}
+
+// users makes what is missing of the seeds and returns who may connect.
+func (l *layout) users() ([]embedded.User, error) {
+	if err := os.MkdirAll(filepath.Join(l.dir, "keys"), 0o700); err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	var users []embedded.User
+	for _, role := range topology.Roles() {
+		public, err := l.publicKey(role.Name)
+		if err != nil {
+			return nil, err
+		}
+		users = append(users, embedded.User{Name: role.Name, PublicKey: public, Publish: role.Publish, Subscribe: role.Subscribe, All: role.All})
+	}
+	return users, nil
+}
+
+func (l *layout) publicKey(user string) (string, error) {
+	file := l.seedFile(user)
+	seed, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		pair, err := nkeys.CreateUser()
+		if err != nil {
+			return "", fmt.Errorf("key of %s: %w", user, err)
+		}
+		if seed, err = pair.Seed(); err != nil {
+			return "", fmt.Errorf("key of %s: %w", user, err)
+		}
+		if err := os.WriteFile(file, append(seed, '\n'), 0o600); err != nil {
+			return "", fmt.Errorf("key of %s: %w", user, err)
+		}
+	} else if err != nil {
+		return "", fmt.Errorf("key of %s: %w", user, err)
+	}
+	pair, err := nkeys.ParseDecoratedNKey(seed)
+	if err != nil {
+		return "", fmt.Errorf("key file %s: %w", file, err)
+	}
+	return pair.PublicKey()
+}
+
+// writeNodes writes the node configs for the ports that were chosen.
+func (l *layout) writeNodes(users []embedded.User) error {
+	var routes []string
+	for _, p := range l.ports.cluster {
+		routes = append(routes, net.JoinHostPort("127.0.0.1", strconv.Itoa(p)))
+	}
+	for i := range l.saved.Nodes {
+		cfg := embedded.Config{
+			Name: nodeName(i), Dir: filepath.Join(l.dir, nodeName(i)),
+			ClientPort: l.ports.client[i], MonitorPort: l.ports.monitor[i], Users: users,
+		}
+		if l.saved.Nodes > 1 {
+			cfg.ClusterPort, cfg.ClusterName, cfg.Routes = l.ports.cluster[i], "riskweir", routes
+			cfg.RouteUser, cfg.RoutePassword = "route", l.saved.RoutePassword
+		}
+		if err := writeJSON(l.nodeFile(i), cfg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// servers is the URL list of the nodes.
+func (l *layout) servers() string {
+	s := ""
+	for i, p := range l.ports.client {
+		if i > 0 {
+			s += ","
+		}
+		s += "nats://127.0.0.1:" + strconv.Itoa(p)
+	}
+	return s
+}
+
+// writeContext makes 'nats --context riskweir' work.
+func (l *layout) writeContext(name string) (string, error) {
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(config) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("nats context: %w", err)
+		}
+		config = filepath.Join(home, ".config")
+	}
+	dir := filepath.Join(config, "nats", "context")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("nats context: %w", err)
+	}
+	file := filepath.Join(dir, name+".json")
+	return file, writeJSON(file, map[string]string{
+		"description":  "riskweir up in " + l.dir,
+		"url":          l.servers(),
+		"nkey":         l.seedFile(operatorUser),
+		"inbox_prefix": topology.InboxPrefix(operatorUser),
+	})
+}
+
+const operatorUser = topology.RoleOperator

@@ -1,0 +1,80 @@
+// Riskweir runs and operates a real-time risk scorer on NATS JetStream: 'riskweir up' starts everything on this machine, and
+// the other verbs are the operator's.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/choria-io/fisk"
+
+	"github.com/riskweir/riskweir/internal/command"
+)
+
+var errBroken = command.ErrBroken
+
+func version() string { return command.Version() }
+
+// app collects the commands. Each of them adds its flags and, through run, what it does.
+type app struct {
+	*fisk.Application
+	runs map[string]command.Runner
+	out  io.Writer
+	err  io.Writer
+}
+
+// run does f when cmd is the one that was typed.
+func (a *app) run(cmd *fisk.CmdClause, f command.Runner) { a.runs[cmd.FullCommand()] = f }
+
+func newApp(out, errOut io.Writer) *app {
+	a := &app{Application: fisk.New("riskweir", "A highly available real-time risk scorer on NATS JetStream."), runs: map[string]command.Runner{}, out: out, err: errOut}
+	a.Version(version())
+	a.HelpFlag.Short('h')
+	a.UsageWriter(out)
+	a.ErrorWriter(errOut)
+
+	a.up(a.Command("up", upHelp))
+	a.verify(a.Command("verify", verifyHelp))
+	a.doctor(a.Command("doctor", doctorHelp))
+	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
+	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
+	a.decode(a.Command("decode", "Turn msgpack on stdin into JSON, one line a value.\n\nExample: nats --context riskweir sub 'scores.payment.>' --raw | riskweir decode"))
+	a.services(a.Command("run", "Run one service, as 'up' does with its children.").Hidden())
+	return a
+}
+
+// services are what up starts; each is also a command of its own, cmd/<service>.
+func (a *app) services(cmd *fisk.CmdClause) {
+	for _, s := range []struct {
+		name, help string
+		define     func(command.Flags) command.Runner
+	}{
+		{"node", "A JetStream node", command.Node},
+		{"scorer", "A scorer", command.Scorer},
+		{"trainer", "A trainer", command.Trainer},
+		{"sim", "The simulated source", command.Sim},
+	} {
+		c := cmd.Command(s.name, s.help)
+		a.run(c, s.define(c))
+	}
+}
+
+func run(args []string, out, errOut io.Writer) int {
+	a := newApp(out, errOut)
+	verb, err := a.Parse(args)
+	if err != nil {
+		fmt.Fprintf(errOut, "riskweir: %v (try --help)\n", err)
+		return command.ExitFailed
+	}
+	f := a.runs[verb]
+	if f == nil {
+		fmt.Fprintf(errOut, "riskweir: %v (try --help)\n", errors.New("no command given"))
+		return command.ExitFailed
+	}
+	return command.Exit("riskweir", command.Signalled(func(ctx context.Context) error { return f(ctx) }))
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }

@@ -1,0 +1,422 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/choria-io/fisk"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+	"golang.org/x/term"
+
+	"github.com/riskweir/riskweir/internal/service"
+	"github.com/riskweir/riskweir/internal/sim"
+	"github.com/riskweir/riskweir/internal/supervise"
+	"github.com/riskweir/riskweir/internal/verify"
+	topology "github.com/riskweir/riskweir/jetstream"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// upConfig is what 'riskweir up' is told.
+type upConfig struct {
+	nodes, scorers, lanes int
+	dir                   string
+	fresh                 bool
+	natsPort, httpPort    int
+	source                string // sim, none or a file
+	contract              string // file; for a source file without one it is inferred
+	label                 string
+	positive              []string
+	labelDelay            time.Duration
+	rate                  float64
+	seed                  uint64
+	duration              time.Duration // 0: until interrupted
+	untilDone             bool
+	summary               string // text or json
+	context               string
+	logLevel              string
+}
+
+const upHelp = `Start everything on this machine: the JetStream cluster, ingest, scorers, trainer and monitor.
+
+Every node and service is a process of its own: kill -9 one and watch it come back. What is there is
+kept in --dir, and the next start goes on where this one ended.
+
+Examples:
+
+  riskweir up                                   # with simulated card payments
+  riskweir up --for 30s --rate 3000 --fresh     # half a minute, then a verified summary
+  riskweir up --source none --nodes 1           # empty, for your own events
+  riskweir up --source loans.csv --label default --rate 500`
+
+func (a *app) up(cmd *fisk.CmdClause) {
+	c := &upConfig{}
+	cmd.Flag("nodes", "JetStream nodes: 1 or 3").Default("3").IntVar(&c.nodes)
+	cmd.Flag("scorers", "Scorer processes").Default("2").IntVar(&c.scorers)
+	cmd.Flag("lanes", "Lanes of a new kind; fixed once it is made").IntVar(&c.lanes)
+	cmd.Flag("dir", "Data directory").Default(defaultDir()).StringVar(&c.dir)
+	cmd.Flag("fresh", "Throw away what the data directory holds").UnNegatableBoolVar(&c.fresh)
+	cmd.Flag("nats-port", "First NATS client port; the next free ones if it is taken").Default("4222").IntVar(&c.natsPort)
+	cmd.Flag("http-port", "HTTP ingest port; the next free one if it is taken").Default("8080").IntVar(&c.httpPort)
+	cmd.Flag("source", "Where events come from: sim, none, or a file").Default("sim").PlaceHolder("sim|FILE|none").StringVar(&c.source)
+	cmd.Flag("contract", "Contract of the events in the file (YAML); inferred if none is given").PlaceHolder("FILE").StringVar(&c.contract)
+	cmd.Flag("label", "Label column of the file").PlaceHolder("COL").StringVar(&c.label)
+	cmd.Flag("positive", "Value of the label that means the bad outcome").Default("1").StringsVar(&c.positive)
+	cmd.Flag("label-delay", "How long after its event a label of the file arrives").Default("3s").DurationVar(&c.labelDelay)
+	cmd.Flag("rate", "Events a second").Default("500").Float64Var(&c.rate)
+	cmd.Flag("seed", "Seed of the simulation").Default("1").Uint64Var(&c.seed)
+	cmd.Flag("for", "Stop after so long, drain, verify and print the summary").PlaceHolder("DURATION").DurationVar(&c.duration)
+	cmd.Flag("until-done", "Stop when the file has been read, its labels published and all of it scored").UnNegatableBoolVar(&c.untilDone)
+	cmd.Flag("summary", "Summary as text or json").Default("text").EnumVar(&c.summary, "text", "json")
+	cmd.Flag("context-name", "NATS context to write; empty: none").Default("riskweir").StringVar(&c.context)
+	cmd.Flag("log-level", "Of the services: debug, info, warn or error").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
+	a.run(cmd, func(ctx context.Context) error {
+		if err := c.validate(); err != nil {
+			return err
+		}
+		return (&upRun{upConfig: *c, out: os.Stdout, status: os.Stderr}).run(ctx)
+	})
+}
+
+func (c *upConfig) validate() error {
+	switch {
+	case c.nodes != 1 && c.nodes != 3:
+		return fmt.Errorf("--nodes %d: 1, or 3 for a cluster that survives the loss of one", c.nodes)
+	case c.scorers < 1 || c.scorers > 64:
+		return fmt.Errorf("--scorers %d: want 1 to 64", c.scorers)
+	case c.lanes < 0 || c.lanes > events.MaxLanes:
+		return fmt.Errorf("--lanes %d: want 1 to %d", c.lanes, events.MaxLanes)
+	case c.rate <= 0 || c.rate > 1e6:
+		return fmt.Errorf("--rate %v: want more than 0 and at most a million events a second", c.rate)
+	case c.untilDone && (c.source == "sim" || c.source == "none"):
+		return errors.New("--until-done needs a file as --source: the others never end")
+	case c.duration < 0:
+		return fmt.Errorf("--for %s: want a duration such as 30s", c.duration)
+	}
+	if c.source != "sim" && c.source != "none" {
+		if _, err := os.Stat(c.source); err != nil {
+			return fmt.Errorf("--source: %w (a file, or one of sim and none)", err)
+		}
+	}
+	return nil
+}
+
+// upRun is one life of the whole system.
+//
+//	                     ┌── n1 n2 n3        JetStream nodes
+//	supervisor ── starts ┼── ingest  scorer-1 .. scorer-N  trainer  monitor
+//	     ▲               └── source          sim, or the ingest of a file
+//	     └── heartbeats, the monitor's status ── operator connection ──► screen, summary
+type upRun struct {
+	upConfig
+	out    io.Writer // the summary
+	status io.Writer // all else
+
+	layout *layout
+	sup    *supervise.Supervisor
+	conn   *nats.Conn
+	js     natsjs.JetStream
+	kind   string
+	pulse  *pulse
+	began  time.Time // of the source
+	ended  time.Time
+	seen   lastLook
+}
+
+func (u *upRun) run(ctx context.Context) (err error) {
+	if u.layout, err = openLayout(u.dir, u.fresh, u.nodes); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.layout.close()) }()
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	u.sup = supervise.New(exe)
+	defer u.stopAll()
+	if err := u.startNodes(ctx); err != nil {
+		return err
+	}
+	defer u.conn.Close()
+	if err := u.applyTopology(ctx); err != nil {
+		return err
+	}
+	u.pulse = newPulse(u.conn)
+	if err := u.pulse.listen(); err != nil {
+		return err
+	}
+	if err := u.startServices(ctx); err != nil {
+		return err
+	}
+	u.began = time.Now()
+	if err := u.startSource(ctx); err != nil {
+		return err
+	}
+	interrupted := u.watch(ctx)
+	u.ended = time.Now()
+	u.sup.Stop("source")
+	// The work of stopping must outlive the Ctrl-C that asks for it.
+	final := context.WithoutCancel(ctx)
+	return u.finish(final, interrupted)
+}
+
+func (u *upRun) startNodes(ctx context.Context) error {
+	l := u.layout
+	if err := l.choosePorts(u.natsPort, u.httpPort); err != nil {
+		return err
+	}
+	users, err := l.users()
+	if err != nil {
+		return err
+	}
+	if err := l.writeNodes(users); err != nil {
+		return err
+	}
+	for i := range u.nodes {
+		if err := u.sup.Start(ctx, supervise.Spec{
+			Name: nodeName(i), Log: l.logFile(nodeName(i)), Stop: 5 * time.Second,
+			Args: []string{"run", "node", "--supervised", "--config", l.nodeFile(i)},
+		}); err != nil {
+			return err
+		}
+	}
+	u.conn, err = service.Connection{
+		Servers: l.servers(), NKey: l.seedFile(operatorUser), Name: "riskweir-up", Inbox: topology.InboxPrefix(operatorUser), Timeout: 30 * time.Second,
+	}.Connect(ctx, zap.NewNop())
+	if err != nil {
+		return fmt.Errorf("the nodes did not come up: %w; see %s", err, filepath.Join(l.dir, "logs"))
+	}
+	u.js, err = natsjs.New(u.conn)
+	return err
+}
+
+func (u *upRun) applyTopology(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	o := topology.Options{Replicas: u.nodes}
+	if _, err := topology.ApplyShared(ctx, u.js, o); err != nil {
+		return fmt.Errorf("streams: %w", err)
+	}
+	contract, err := u.sourceContract()
+	if err != nil || contract.Kind == "" {
+		return err
+	}
+	u.kind = contract.Kind
+	// A kind that is there keeps its contract; another number of lanes is refused, with the reason.
+	stored, err := topology.ReadKind(ctx, u.js, contract.Kind)
+	switch {
+	case err == nil:
+		contract = stored.Contract
+	case !errors.Is(err, natsjs.ErrKeyNotFound):
+		return fmt.Errorf("kind %s: %w", contract.Kind, err)
+	}
+	if u.lanes != 0 {
+		contract.Lanes = u.lanes
+	}
+	if _, err := topology.ApplyKind(ctx, u.js, contract, o); err != nil {
+		return fmt.Errorf("kind %s: %w", contract.Kind, err)
+	}
+	return nil
+}
+
+// sourceContract is the contract of what the source sends; its kind is empty if there is no source.
+func (u *upRun) sourceContract() (events.Contract, error) {
+	switch u.source {
+	case "none":
+		return events.Contract{}, nil
+	case "sim":
+		return sim.Contract(), nil
+	}
+	if u.contract != "" {
+		text, err := os.ReadFile(u.contract)
+		if err != nil {
+			return events.Contract{}, fmt.Errorf("--contract: %w", err)
+		}
+		c, err := events.ParseContract(text)
+		if err != nil {
+			return c, fmt.Errorf("--contract %s: %w", u.contract, err)
+		}
+		return c, nil
+	}
+	return inferFile(u.source, inferFlags{label: u.label, positive: u.positive})
+}
+
+func (u *upRun) child(name, role string, args ...string) supervise.Spec {
+	return supervise.Spec{
+		Name: name, Log: u.layout.logFile(name), Stop: 4 * time.Second,
+		Args: slices.Concat([]string{"run", role, "--supervised", "--name", name, "--log-level", u.logLevel,
+			"--nats", u.layout.servers(), "--nkey", u.layout.seedFile(role)}, args),
+	}
+}
+
+func (u *upRun) startServices(ctx context.Context) error {
+	specs := []supervise.Spec{}
+	for i := range u.scorers {
+		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer"))
+	}
+	specs = append(specs, u.child("trainer", "trainer"))
+	for _, s := range specs {
+		if err := u.sup.Start(ctx, s); err != nil {
+			return err
+		}
+	}
+	context := ""
+	if u.context != "" {
+		file, err := u.layout.writeContext(u.context)
+		if err != nil {
+			return err
+		}
+		context = u.context
+		defer fmt.Fprintf(u.status, "context  %s\n\n", file)
+	}
+	u.banner(context)
+	return nil
+}
+
+func (u *upRun) banner(context string) {
+	l := u.layout
+	fmt.Fprintf(u.status, "Riskweir %s: %d node(s), %d scorer(s)\n\n", version(), u.nodes, u.scorers)
+	fmt.Fprintf(u.status, "data     %s\n", l.dir)
+	fmt.Fprintf(u.status, "nats     %s\n", l.servers())
+	fmt.Fprintf(u.status, "http     http://127.0.0.1:%d/v1/events/KIND\n", l.ports.http)
+	if l.ports.client[0] != u.natsPort || l.ports.http != u.httpPort {
+		fmt.Fprintf(u.status, "         (the usual ports are taken)\n")
+	}
+	if context != "" {
+		fmt.Fprintf(u.status, "look     nats --context %s sub 'scores.>'\n", context)
+		fmt.Fprintf(u.status, "         nats --context %s stream report\n", context)
+	}
+}
+
+func (u *upRun) startSource(ctx context.Context) error {
+	rate := strconv.FormatFloat(u.rate, 'g', -1, 64)
+	switch u.source {
+	case "none":
+		return nil
+	case "sim":
+		s := u.child("source", "publisher", "--rate", rate, "--seed", strconv.FormatUint(u.seed, 10))
+		s.Args[1] = "sim"
+		return u.sup.Start(ctx, s)
+	}
+	file, err := filepath.Abs(u.source)
+	if err != nil {
+		return fmt.Errorf("--source: %w", err)
+	}
+	s := u.child("source", "ingest", "--kind", u.kind, "--rate", rate, "--label-delay", u.labelDelay.String(),
+		"--invalid", filepath.Join(u.layout.dir, filepath.Base(file)+".invalid.jsonl"), file)
+	s.Args[1] = "file"
+	s.Once = true
+	return u.sup.Start(ctx, s)
+}
+
+// watch shows the status until the run is over, and says whether it was interrupted.
+func (u *upRun) watch(ctx context.Context) (interrupted bool) {
+	var over <-chan time.Time
+	if u.duration > 0 {
+		t := time.NewTimer(u.duration)
+		defer t.Stop()
+		over = t.C
+	}
+	screen := newScreen(u.status, isTerminal(u.status))
+	defer screen.leave()
+	tick := time.NewTicker(screen.every())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return true
+		case <-over:
+			return false
+		case <-tick.C:
+		}
+		screen.draw(u.look(ctx))
+		if u.untilDone && u.sourceFinished() {
+			return false
+		}
+	}
+}
+
+func (u *upRun) sourceFinished() bool {
+	for _, s := range u.sup.Status() {
+		if s.Name == "source" {
+			return s.State == supervise.Finished
+		}
+	}
+	return false
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+const (
+	drainFor        = time.Minute            // at the end of --for: lanes may have a backlog
+	drainInterrupt  = 1500 * time.Millisecond // a Ctrl-C ends within five seconds
+	settleHeartbeat = 1200 * time.Millisecond
+)
+
+// finish drains, verifies, prints the summary and stops everything in order: services before nodes.
+func (u *upRun) finish(ctx context.Context, interrupted bool) error {
+	s := summary{Kind: u.kind, Seconds: u.ended.Sub(u.began).Seconds()}
+	wait := drainFor
+	if interrupted {
+		wait = drainInterrupt
+	}
+	if u.kind != "" {
+		fmt.Fprintln(u.status, "draining ...")
+		bounded, cancel := context.WithTimeout(ctx, wait+2*time.Minute)
+		if interrupted {
+			cancel()
+			bounded, cancel = context.WithTimeout(ctx, 2*time.Second)
+		}
+		report, err := verify.Run(bounded, verify.Config{JS: u.js, Kind: u.kind, Wait: wait})
+		cancel()
+		switch {
+		case err == nil:
+			s.take(report)
+		case !interrupted:
+			return fmt.Errorf("verify: %w", err)
+		}
+	}
+	if !interrupted {
+		// The last outcomes' latencies arrive with the scorers' next heartbeat.
+		select {
+		case <-time.After(settleHeartbeat):
+		case <-ctx.Done():
+		}
+	}
+	u.fillSummary(ctx, &s)
+	u.stopAll()
+	if err := s.write(u.out, u.summary); err != nil {
+		return err
+	}
+	if s.Verified && !s.OK {
+		return errBroken
+	}
+	return nil
+}
+
+// stopAll stops whatever runs: the source, then the services, then the nodes.
+func (u *upRun) stopAll() {
+	var services, nodes []string
+	for _, s := range u.sup.Status() {
+		if strings.HasPrefix(s.Name, "n") && len(s.Name) == 2 {
+			nodes = append(nodes, s.Name)
+		} else {
+			services = append(services, s.Name)
+		}
+	}
+	u.sup.Stop("source")
+	u.sup.Stop(services...)
+	u.sup.Stop(nodes...)
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/choria-io/fisk"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/riskweir/riskweir/internal/service"
+	"github.com/riskweir/riskweir/internal/verify"
+	topology "github.com/riskweir/riskweir/jetstream"
+)
+
+const verifyHelp = `Check that every event has exactly one outcome, in order.
+
+It reads both streams of the kind and trusts no position. Exit status: 0 as it should be, 1 something is missing,
+doubled or out of order (each is named by its sequence), 2 it could not be checked.
+
+Examples:
+
+  riskweir verify payment --context riskweir
+  riskweir verify loan --source loans.csv --context riskweir`
+
+func (a *app) verify(cmd *fisk.CmdClause) {
+	var connect service.Connection
+	var kind, file string
+	var wait time.Duration
+	var asJSON bool
+	connect.Flags(cmd)
+	cmd.Arg("kind", "Kind to check; the only one, if there is one").StringVar(&kind)
+	cmd.Flag("source", "Also check that every row of this file has one outcome, by its id").PlaceHolder("FILE").StringVar(&file)
+	cmd.Flag("wait", "How long to wait for outcomes of events that are there already").Default("30s").DurationVar(&wait)
+	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&asJSON)
+	a.run(cmd, func(ctx context.Context) error {
+		js, done, err := operate(ctx, connect)
+		if err != nil {
+			return err
+		}
+		defer done()
+		if kind, err = oneKind(ctx, js, kind); err != nil {
+			return err
+		}
+		cfg := verify.Config{JS: js, Kind: kind, Wait: wait}
+		if file != "" {
+			declared, err := topology.ReadKind(ctx, js, kind)
+			if err != nil {
+				return err
+			}
+			cfg.Source = sourceIDs(file, declared.Contract)
+		}
+		report, err := verify.Run(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			enc := json.NewEncoder(a.out)
+			enc.SetIndent("", "  ")
+			if err := enc.Encode(report); err != nil {
+				return err
+			}
+		} else {
+			fmt.Fprintln(a.out, report)
+			for _, o := range report.Offenders {
+				fmt.Fprintln(a.out, " ", o)
+			}
+		}
+		if !report.OK() {
+			return errBroken
+		}
+		return nil
+	})
+}
+
+// operate connects an operator's command.
+func operate(ctx context.Context, c service.Connection) (natsjs.JetStream, func(), error) {
+	c.Name, c.Timeout = "riskweir-cli", 10*time.Second
+	if c.Inbox == "" && c.Context == "" {
+		c.Inbox = topology.InboxPrefix(topology.RoleOperator)
+	}
+	conn, err := c.Connect(ctx, zap.NewNop())
+	if err != nil {
+		return nil, nil, err
+	}
+	js, err := natsjs.New(conn)
+	if err != nil {
+		conn.Close()
+		return nil, nil, err
+	}
+	return js, conn.Close, nil
+}
+
+// oneKind returns kind or, if it is empty, the only one that is declared.
+func oneKind(ctx context.Context, js natsjs.JetStream, kind string) (string, error) {
+	if kind != "" {
+		return kind, nil
+	}
+	kinds, err := topology.Kinds(ctx, js)
+	if err != nil {
+		return "", err
+	}
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.Contract.Kind
+	}
+	if len(names) != 1 {
+		return "", fmt.Errorf("say which kind: declared are %v", names)
+	}
+	return names[0], nil
+}
+
+type idSeq = iter.Seq2[string, error]
