@@ -258,6 +258,36 @@ func TestPortableFunctionsAgreeWithMath(t *testing.T) {
 	}
 }
 
+// TestBitsArePinned: what these tests find on one processor must be found on all.
+func TestBitsArePinned(t *testing.T) {
+	squares := make([]float64, 1000)
+	for i := range squares {
+		squares[i] = float64(i*i) / 7
+	}
+	mean, sd := meanSD(squares)
+	sin, cos := sinCosTurn(5, 31)
+	for i, c := range []struct {
+		got  float64
+		want uint64
+	}{
+		{asinh(0.3), 0x3fd2ec4ea565fcc1},
+		{asinh(-12345.678), 0xc0243a798976d8c3},
+		{asinh(7e200), 0x407cf27f49790469},
+		{signedLog1p(0.3), 0x3fd0ca937be1b9dc},
+		{signedLog1p(-12345.678), 0xc022d79ff745b2fd},
+		{signedLog1p(1e-5), 0x3ee4f8aea9ae7317},
+		{mean, 0x40e7377492492492},
+		{sd, 0x40e4c6fa1b83d94b},
+		{sin, 0x3feb2818007c19e0},
+		{cos, 0x3fe0ed45eea3b09e},
+		{quantile(squares, 0.3), 0x40c90fbc57c57c58},
+	} {
+		if got := math.Float64bits(c.got); got != c.want {
+			t.Errorf("number %d is %v, %#x, want %#x", i, c.got, got, c.want)
+		}
+	}
+}
+
 func TestMeanSDOfExtremes(t *testing.T) {
 	for _, c := range []struct {
 		xs       []float64

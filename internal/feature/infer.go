@@ -265,7 +265,7 @@ func restScale(xs []float64, median float64) float64 {
 
 // quantile is the q-quantile of sorted numbers, linear between the two nearest: numpy's default.
 func quantile(sorted []float64, q float64) float64 {
-	at := q * float64(len(sorted)-1)
+	at := float64(q * float64(len(sorted)-1))
 	i := int(at)
 	if i+1 >= len(sorted) {
 		return sorted[len(sorted)-1]

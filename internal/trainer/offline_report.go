@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"text/tabwriter"
 
@@ -69,7 +68,7 @@ func (r *Report) fill(in FitInput) {
 	}
 	share := float64(f.Train.Positives) / float64(f.Train.N)
 	good, bad := float64(f.Test.N-f.Test.Positives), float64(f.Test.Positives)
-	r.BaseRate = -(float64(bad*math.Log(share)) + float64(good*math.Log(1-share))) / float64(f.Test.N)
+	r.BaseRate = -(float64(bad*lr.Log(share)) + float64(good*lr.Log(1-share))) / float64(f.Test.N)
 	r.labels = in.Data.targets(in.Test)
 	_, r.rows = partition(r.Split, Sequence(in.Data.Len()))
 }
