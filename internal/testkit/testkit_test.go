@@ -85,7 +85,10 @@ func TestThreeNodes(t *testing.T) {
 }
 
 func TestUsers(t *testing.T) {
-	c := Start(t, 1, Users(embedded.User{Name: "writer", Publish: []string{"a.>"}, Subscribe: []string{InboxPrefix("writer") + ".>"}}))
+	c := Start(t, 1, Users(
+		embedded.User{Name: "writer", Publish: []string{"a.>"}, Subscribe: []string{InboxPrefix("writer") + ".>"}},
+		embedded.User{Name: "answerer", Subscribe: []string{"q"}, AllowResponses: true},
+	))
 	refused := make(chan error, 1)
 	nc := c.ConnectAs(t, "writer", nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	sub, err := c.Connect(t).SubscribeSync(">")
@@ -113,6 +116,17 @@ func TestUsers(t *testing.T) {
 	}
 	if _, err := nats.Connect(c.URL()); err == nil {
 		t.Error("connected without a key")
+	}
+
+	answerer := c.ConnectAs(t, "answerer")
+	if _, err := answerer.Subscribe("q", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := answerer.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Connect(t).RequestWithContext(Context(t), "q", nil); err != nil {
+		t.Errorf("the answer to a request: %v", err)
 	}
 }
 
