@@ -360,6 +360,17 @@ func TestIterationsUsedUp(t *testing.T) {
 	}
 }
 
+// A tolerance finer than rounding allows ends where rounding does.
+func TestToleranceBelowRounding(t *testing.T) {
+	s := generate(39, 500, 3)
+	for _, penalty := range []Penalty{L2, None} {
+		r := mustFit(t, s, Options{Penalty: penalty, Tolerance: 1e-200})
+		if r.Iterations > 12 || r.Decrement > 1e-12 {
+			t.Errorf("penalty %v: %d iterations to %g", penalty, r.Iterations, r.Decrement)
+		}
+	}
+}
+
 // A penalty that is lost in rounding leaves two equal columns without a curvature
 // between them. The search must end, say so, and stay finite.
 func TestPenaltyLostInRounding(t *testing.T) {

@@ -51,6 +51,7 @@ func TestFitRefusesBadInput(t *testing.T) {
 		{"+Inf in X", with(0, inf), labels, Options{}, &ValueError{"X", 0, 0, inf, finite}, ""},
 		{"-Inf in X", with(7, -inf), labels, Options{}, &ValueError{"X", 3, 1, -inf, finite}, ""},
 		{"huge in X", with(6, 1e91), labels, Options{}, &ValueError{"X", 3, 0, 1e91, finite}, ""},
+		{"huge and negative in X", with(6, -1e91), labels, Options{}, &ValueError{"X", 3, 0, -1e91, finite}, ""},
 		{"label 2", good, []float64{0, 1, 2, 1}, Options{}, &ValueError{"y", 2, -1, 2, "0 or 1"}, "lr: y row 2 is 2, want 0 or 1"},
 		{"NaN label", good, []float64{nan, 1, 0, 1}, Options{}, &ValueError{"y", 0, -1, nan, "0 or 1"}, ""},
 		{"negative weight", good, labels, Options{Weights: []float64{1, 1, 1, -0.5}},

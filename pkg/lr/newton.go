@@ -31,11 +31,11 @@ const (
 	// A Newton step towards a finite optimum shrinks quadratically; one along a
 	// direction that separates moves the separated logits by about 1 for ever, for
 	// the minimum of the tail e⁻ᵗ is always 1 away.
-	settledMove    = 1e-3 // in logits: a smaller move is towards an optimum
-	divergingMove  = 0.5  // a larger one, though the decrement is small, may be a separation
-	separationSlip = 1e-6 // share of the largest move by which a row may lose
-	marginNoise    = 1e-9 // share of the largest logit below which a margin's sign is open
-	partOf         = 1e-3 // share of the largest move that counts as a part in it
+	settledMove    = 1e-3  // in logits: a smaller move is towards an optimum
+	divergingMove  = 0.5   // a larger one, though the decrement is small, may be a separation
+	separationSlip = 1e-10 // share of the largest move by which a row may lose
+	marginNoise    = 1e-9  // share of the largest logit below which a margin's sign is open
+	partOf         = 1e-3  // share of the largest move that counts as a part in it
 )
 
 // run is Newton's method on the convex function loss + alpha ½|w|².
