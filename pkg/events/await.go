@@ -52,7 +52,7 @@ func (c *Client) Score(ctx context.Context, kind string, e Event) (Score, error)
 	if err != nil {
 		return Score{}, fmt.Errorf("subscribe to %s: %w", filter, err)
 	}
-	defer view.Unsubscribe() //nolint:errcheck // the connection is closed, then
+	defer view.Unsubscribe() // fails only with the connection
 	ack, err := c.publish(ctx, m, EventsStream(kind), kind)
 	if err != nil {
 		return Score{}, err

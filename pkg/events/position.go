@@ -19,7 +19,8 @@ type Position struct {
 	Owner       string    `json:"owner,omitempty"`    // instance of the scorer; empty: released
 	Attempts    int       `json:"attempts,omitempty"` // claims from another owner since Seq last moved or the lane was idle
 	Trying      uint64    `json:"trying,omitempty"`   // the one event that the owner set out to score alone
-	Tries       int       `json:"tries,omitempty"`    // how often Trying has been set out upon
+	Tries       int       `json:"tries,omitempty"`    // how many set out upon Trying and have not come back
+	Trier       string    `json:"trier,omitempty"`    // instance that did so last
 	Revision    uint64    `json:"revision"`           // revision of the rollout record that scored up to Seq
 }
 

@@ -203,12 +203,8 @@ func (s *Schema) cell(i int, column, text string, t *token, lit *[]byte) (bool, 
 		return true, nil
 	}
 	if x.Type == Bool {
-		switch text {
-		case "true", "True", "TRUE":
-			t.kind, t.num = kindBool, 1
-			return true, nil
-		case "false", "False", "FALSE":
-			t.kind, t.num = kindBool, 0
+		if v, ok := boolText(text); ok {
+			t.kind, t.num = kindBool, v
 			return true, nil
 		}
 	}
@@ -227,6 +223,16 @@ func (s *Schema) cell(i int, column, text string, t *token, lit *[]byte) (bool, 
 }
 
 var wanted = map[FieldType]string{Number: "a number", Money: "an amount", Bool: "true or false"}
+
+func boolText(s string) (v float64, ok bool) {
+	switch s {
+	case "true", "True", "TRUE":
+		return 1, true
+	case "false", "False", "FALSE":
+		return 0, true
+	}
+	return 0, false
+}
 
 // appendLiteral writes a number as tables hold it (+5, .5, 5., 007) by the grammar of JSON. What is no
 // number stays none.

@@ -77,7 +77,7 @@ func (c *Client) live(ctx context.Context, filter string, handle func(context.Co
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", filter, err)
 	}
-	defer view.Unsubscribe() //nolint:errcheck // the connection is closed, then
+	defer view.Unsubscribe() // fails only with the connection
 	for {
 		m, err := view.NextMsgWithContext(ctx)
 		switch {
