@@ -1,3 +1,5 @@
+// Package jetstream is the topology: what streams, buckets and permissions there are (as data, in the JSON
+// files beside this one), how they are planned and applied, and how outputs are committed with their position.
 package jetstream
 
 import (

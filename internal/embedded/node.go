@@ -179,7 +179,7 @@ func newLog(to *zap.Logger, fatal chan<- error) *log {
 
 func (l *log) Fatalf(format string, a ...any) {
 	select {
-	case l.fatal <- fmt.Errorf("%s", fmt.Sprintf(format, a...)):
+	case l.fatal <- fmt.Errorf(format, a...):
 	default: // the first one is the cause
 	}
 }
