@@ -29,9 +29,9 @@ type Options struct {
 	Replicas int  // of every stream: 3 or 5, or 1 on a single node
 	Shorten  bool // let limits of age, count and size be tightened, which deletes what they no longer cover
 
-	// Compatible may refuse to replace the stored contract of a kind, because of what a serving
-	// model reads, for instance. nil: any contract of the same lanes may follow.
-	Compatible func(ctx context.Context, stored, next events.Contract) error
+	// Reads tells which fields a kind's models read that serve, or may be switched to without training:
+	// events.Compatible asks before a stored contract is replaced. nil, or a nil answer: there is none.
+	Reads func(ctx context.Context, kind string) (func(field string) bool, error)
 }
 
 // A cluster that has just started, or just lost a leader, answers so for a while.
@@ -268,10 +268,14 @@ func succeeds(ctx context.Context, stored, next events.Contract, body []byte, o 
 	if next.Version <= stored.Version {
 		return false, fmt.Errorf("%w: contract %s differs from the stored version %d: give it version %d", ErrPlan, next.Kind, stored.Version, stored.Version+1)
 	}
-	if o.Compatible != nil {
-		if err := o.Compatible(ctx, stored, next); err != nil {
-			return false, fmt.Errorf("%w: contract %s version %d: %w", ErrPlan, next.Kind, next.Version, err)
+	var reads func(field string) bool
+	if o.Reads != nil {
+		if reads, err = o.Reads(ctx, next.Kind); err != nil {
+			return false, fmt.Errorf("topology: fields that the models of kind %s read: %w", next.Kind, err)
 		}
+	}
+	if err := events.Compatible(stored, next, reads); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrPlan, err)
 	}
 	return true, nil
 }

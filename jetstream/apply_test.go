@@ -110,16 +110,19 @@ func TestContractGoesForwardOnly(t *testing.T) {
 		t.Errorf("another contract of the same version: %v", err)
 	}
 	next.Version = 2
-	why := errors.New("a serving model reads amount")
-	refusing := single
-	refusing.Compatible = func(_ context.Context, stored, next events.Contract) error {
-		if stored.Version != 1 || next.Version != 2 {
-			t.Errorf("asked about %d -> %d", stored.Version, next.Version)
-		}
-		return why
+	serving := single
+	serving.Reads = func(_ context.Context, kind string) (func(string) bool, error) {
+		return func(field string) bool { return kind == "payment" && field == "amount" }, nil
 	}
-	if _, err := topology.ApplyKind(ctx, js, next, refusing); !errors.Is(err, why) || !errors.Is(err, topology.ErrPlan) {
-		t.Errorf("incompatible: %v", err)
+	retyped := next
+	retyped.Fields = []events.Field{{Name: "amount", Type: events.Category}}
+	if _, err := topology.ApplyKind(ctx, js, retyped, serving); !errors.Is(err, topology.ErrPlan) || !strings.Contains(err.Error(), "field amount") {
+		t.Errorf("a field retyped that a model reads: %v", err)
+	}
+	away := errors.New("MODELS is away")
+	serving.Reads = func(context.Context, string) (func(string) bool, error) { return nil, away }
+	if _, err := topology.ApplyKind(ctx, js, next, serving); !errors.Is(err, away) || errors.Is(err, topology.ErrPlan) {
+		t.Errorf("models that cannot be read: %v", err)
 	}
 	before, err := topology.ReadKind(ctx, js, "payment")
 	if err != nil || before.Contract.Version != 1 {
