@@ -273,6 +273,12 @@ func TestClientScoreReadsTheStream(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if body, band, err := client.Outcome(ctx, kind, "c0", 1); err != nil || band != events.BandLow || !strings.Contains(string(body), `"id":"0"`) {
+		t.Errorf("outcome of the first event: %s, %s, %v", band, body, err)
+	}
+	if body, _, err := client.Outcome(ctx, kind, "c0", n+1); err != nil || body != nil {
+		t.Errorf("outcome of an event to come: %s, %v", body, err)
+	}
 	for i := range n {
 		e := events.Event{Entity: fmt.Sprintf("c%d", i%3), ID: fmt.Sprint(i), Fields: map[string]any{"amount": 0}}
 		if s, err := client.Score(ctx, kind, e); err != nil || s.ID != fmt.Sprint(i) {

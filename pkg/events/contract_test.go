@@ -3,6 +3,7 @@ package events
 import (
 	"fmt"
 	"iter"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -218,6 +219,29 @@ func TestOutcomeTextsAreAlwaysValid(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestReadOutcome(t *testing.T) {
+	score, inv, expired := sampleScore(), sampleInvalid(), sampleExpired()
+	for _, x := range []struct {
+		subject string
+		body    []byte
+		want    Outcome
+	}{
+		{"scores.payment.medium.c%2E4711%20%2A", score.Append(nil, Msgpack), Outcome{Kind: "payment", Band: BandMedium, Entity: "c.4711 *", Score: &score}},
+		{"scores.payment.invalid.c1", inv.Append(nil, JSON), Outcome{Kind: "payment", Band: BandInvalid, Entity: "c1", Invalid: &inv}},
+		{"scores.payment.expired.lane-7", expired.Append(nil), Outcome{Kind: "payment", Band: BandExpired, Entity: "lane-7", Expired: &expired}},
+	} {
+		x.want.Seq, x.want.Body = 9, x.body
+		if got := readOutcome(x.subject, 9, x.body); !reflect.DeepEqual(got, x.want) {
+			t.Errorf("%s: %+v, want %+v", x.subject, got, x.want)
+		}
+	}
+	for _, subject := range []string{"scores.payment.low.c1", "scores.payment.invalid.c1", "scores.payment.expired.c1", "position.payment.1"} {
+		if got := readOutcome(subject, 9, []byte("{}")); got.Err == nil || got.Score != nil || got.Invalid != nil || got.Expired != nil {
+			t.Errorf("%s without a field is %+v", subject, got)
+		}
+	}
 }
 
 func TestCompatible(t *testing.T) {

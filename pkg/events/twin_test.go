@@ -8,11 +8,13 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
 	"github.com/vmihailenco/msgpack/v5"
+	"pgregory.net/rapid"
 )
 
 // The twins read with general libraries, slowly and plainly, what reader reads.
@@ -322,4 +324,50 @@ func recordDiff(got, want *Record) string {
 		}
 	}
 	return ""
+}
+
+// What is written is the shortest form, and what the library reads.
+func TestMsgpackIsTheLibrarys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var b bytes.Buffer
+		enc := msgpack.NewEncoder(&b)
+		enc.UseCompactInts(true)
+		n := rapid.Int64().Draw(t, "n") >> rapid.IntRange(0, 63).Draw(t, "shift")
+		u := rapid.Uint64().Draw(t, "u") >> rapid.IntRange(0, 63).Draw(t, "shift")
+		f := rapid.Float64().Draw(t, "f")
+		text := strings.Repeat("é", rapid.SampledFrom([]int{0, 15, 16, 127, 128, 32767, 32768}).Draw(t, "length"))
+		if err := errors.Join(enc.EncodeInt(n), enc.EncodeUint(u), enc.EncodeFloat64(f), enc.EncodeString(text), enc.EncodeMapLen(len(text)), enc.EncodeArrayLen(len(text))); err != nil {
+			t.Fatal(err)
+		}
+		got := appendArray(appendMap(appendStr(appendFloat64(appendUint(appendInt(nil, n), u), f), text), len(text)), len(text))
+		if !bytes.Equal(got, b.Bytes()) {
+			t.Fatalf("%d, %d, %v, %d bytes: %x, the library writes %x", n, u, f, len(text), got, b.Bytes())
+		}
+		var r reader
+		r.enc, r.b = Msgpack, got
+		for _, want := range []string{strconv.FormatInt(n, 10), strconv.FormatUint(u, 10)} {
+			if e := r.valueMsgpack(0); e != nil || string(r.tok.appendText(nil)) != want {
+				t.Fatalf("%x: read %s, %v, want %s", got, r.tok.appendText(nil), e, want)
+			}
+		}
+	})
+}
+
+// Floats are written as encoding/json writes them.
+func TestFloatsAreEncodingJSONs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := rapid.OneOf(rapid.Float64(), rapid.Float64Range(-1, 1), rapid.SampledFrom([]float64{1e-6, 1e-7, 1e21, 1e20, -0.0, 5e-324, math.MaxFloat64})).Draw(t, "f")
+		want, err := json.Marshal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := appendFloat(nil, f); !bytes.Equal(got, want) {
+			t.Fatalf("%s, encoding/json writes %s", got, want)
+		}
+	})
+	for _, f := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		if got := appendFloat(nil, f); string(got) != "null" {
+			t.Errorf("%v is written %s", f, got)
+		}
+	}
 }
