@@ -39,6 +39,9 @@ func newApp(out, errOut io.Writer) *app {
 	a.up(a.Command("up", upHelp))
 	a.verify(a.Command("verify", verifyHelp))
 	a.doctor(a.Command("doctor", doctorHelp))
+	a.kindVerbs(a.Command("kind", "Declare kinds: what their events look like, how scores are decided on."))
+	a.ingest(a.Command("ingest", ingestHelp))
+	a.train(a.Command("train", trainHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
 	a.decode(a.Command("decode", "Turn msgpack on stdin into JSON, one line a value.\n\nExample: nats --context riskweir sub 'scores.payment.>' --raw | riskweir decode"))
@@ -54,13 +57,29 @@ func (a *app) services(cmd *fisk.CmdClause) {
 	}{
 		{"node", "A JetStream node", command.Node},
 		{"scorer", "A scorer", command.Scorer},
+		{"ingest", "HTTP ingest", command.Ingest},
 		{"trainer", "A trainer", command.Trainer},
 		{"sim", "The simulated source", command.Sim},
 	} {
 		c := cmd.Command(s.name, s.help)
 		a.run(c, s.define(c))
 	}
+	file := cmd.Command("file", "The ingest of a file")
+	a.run(file, command.ReadFile(file))
 }
+
+const ingestHelp = `Take a file in, as events or as labels.
+
+Each batch of rows is stored together with the offset that it was read up to: stopped anywhere and started again, no row
+comes twice and none is left out. Bad rows go to FILE.invalid.jsonl.
+
+Examples:
+
+  riskweir ingest loans.csv --kind loan --context riskweir
+  riskweir ingest labels.csv --kind loan --labels
+  zcat old.jsonl.gz | riskweir ingest - --kind loan --history --source-name old`
+
+func (a *app) ingest(cmd *fisk.CmdClause) { a.run(cmd, command.ReadFile(cmd)) }
 
 func run(args []string, out, errOut io.Writer) int {
 	a := newApp(out, errOut)

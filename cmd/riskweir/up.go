@@ -34,8 +34,7 @@ type upConfig struct {
 	natsPort, httpPort    int
 	source                string // sim, none or a file
 	contract              string // file; for a source file without one it is inferred
-	label                 string
-	positive              []string
+	infer                 inferFlags
 	labelDelay            time.Duration
 	rate                  float64
 	seed                  uint64
@@ -69,8 +68,7 @@ func (a *app) up(cmd *fisk.CmdClause) {
 	cmd.Flag("http-port", "HTTP ingest port; the next free one if it is taken").Default("8080").IntVar(&c.httpPort)
 	cmd.Flag("source", "Where events come from: sim, none, or a file").Default("sim").PlaceHolder("sim|FILE|none").StringVar(&c.source)
 	cmd.Flag("contract", "Contract of the events in the file (YAML); inferred if none is given").PlaceHolder("FILE").StringVar(&c.contract)
-	cmd.Flag("label", "Label column of the file").PlaceHolder("COL").StringVar(&c.label)
-	cmd.Flag("positive", "Value of the label that means the bad outcome").Default("1").StringsVar(&c.positive)
+	c.infer.flags(cmd)
 	cmd.Flag("label-delay", "How long after its event a label of the file arrives").Default("3s").DurationVar(&c.labelDelay)
 	cmd.Flag("rate", "Events a second").Default("500").Float64Var(&c.rate)
 	cmd.Flag("seed", "Seed of the simulation").Default("1").Uint64Var(&c.seed)
@@ -247,7 +245,11 @@ func (u *upRun) sourceContract() (events.Contract, error) {
 		}
 		return c, nil
 	}
-	return inferFile(u.source, inferFlags{label: u.label, positive: u.positive})
+	c, notes, err := inferFile(u.source, u.infer)
+	for _, n := range notes {
+		fmt.Fprintln(u.status, "note:", n)
+	}
+	return c, err
 }
 
 func (u *upRun) child(name, role string, args ...string) supervise.Spec {
@@ -259,7 +261,7 @@ func (u *upRun) child(name, role string, args ...string) supervise.Spec {
 }
 
 func (u *upRun) startServices(ctx context.Context) error {
-	specs := []supervise.Spec{}
+	specs := []supervise.Spec{u.child("ingest", "ingest", "--listen", "127.0.0.1:"+strconv.Itoa(u.layout.ports.http))}
 	for i := range u.scorers {
 		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer"))
 	}
@@ -360,7 +362,7 @@ func isTerminal(w io.Writer) bool {
 }
 
 const (
-	drainFor        = time.Minute            // at the end of --for: lanes may have a backlog
+	drainFor        = time.Minute             // at the end of --for: lanes may have a backlog
 	drainInterrupt  = 1500 * time.Millisecond // a Ctrl-C ends within five seconds
 	settleHeartbeat = 1200 * time.Millisecond
 )

@@ -4,14 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"time"
 
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/riskweir/riskweir/internal/command"
 	"github.com/riskweir/riskweir/internal/service"
+	"github.com/riskweir/riskweir/internal/source"
 	"github.com/riskweir/riskweir/internal/verify"
 	topology "github.com/riskweir/riskweir/jetstream"
 )
@@ -28,12 +29,15 @@ Examples:
 
 func (a *app) verify(cmd *fisk.CmdClause) {
 	var connect service.Connection
-	var kind, file string
+	var kind, file, name string
+	var format source.Options
 	var wait time.Duration
 	var asJSON bool
 	connect.Flags(cmd)
 	cmd.Arg("kind", "Kind to check; the only one, if there is one").StringVar(&kind)
 	cmd.Flag("source", "Also check that every row of this file has one outcome, by its id").PlaceHolder("FILE").StringVar(&file)
+	cmd.Flag("source-name", "Name under which the file was ingested; the file's name by default").PlaceHolder("NAME").StringVar(&name)
+	command.FileFlags(cmd, &format)
 	cmd.Flag("wait", "How long to wait for outcomes of events that are there already").Default("30s").DurationVar(&wait)
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&asJSON)
 	a.run(cmd, func(ctx context.Context) error {
@@ -51,7 +55,9 @@ func (a *app) verify(cmd *fisk.CmdClause) {
 			if err != nil {
 				return err
 			}
-			cfg.Source = sourceIDs(file, declared.Contract)
+			if cfg.Source, err = sourceIDs(file, format, declared.Contract, name); err != nil {
+				return err
+			}
 		}
 		report, err := verify.Run(ctx, cfg)
 		if err != nil {
@@ -112,5 +118,3 @@ func oneKind(ctx context.Context, js natsjs.JetStream, kind string) (string, err
 	}
 	return names[0], nil
 }
-
-type idSeq = iter.Seq2[string, error]
