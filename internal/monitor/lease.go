@@ -34,14 +34,16 @@ type lease struct {
 	instance string
 	term     time.Duration
 
-	revision uint64 // of the record last seen; 0: there is none
+	revision uint64 // of the record last seen; 0: none ever
 	record   leaseRecord
+	gone     bool      // the latest read found none: deleted, or the replica that answered had not got it yet
 	since    time.Time // when revision was first seen
 	until    time.Time // we lead; zero: we do not
 }
 
 // saw notes a record that was read. A replica may be behind: older revisions are ignored.
 func (l *lease) saw(record leaseRecord, revision uint64, now time.Time) {
+	l.gone = false
 	if revision <= l.revision {
 		return
 	}
@@ -51,7 +53,8 @@ func (l *lease) saw(record leaseRecord, revision uint64, now time.Time) {
 	}
 }
 
-func (l *lease) sawNone() { l.revision, l.record, l.until = 0, leaseRecord{}, time.Time{} }
+// sawNone says nothing of the holder: a record that we have seen counts for its term.
+func (l *lease) sawNone() { l.gone = true }
 
 // wants says whether to write: to become the holder, or as holder when it is time or there is news.
 func (l *lease) wants(now time.Time, news bool) bool {
@@ -65,7 +68,7 @@ func (l *lease) wants(now time.Time, news bool) bool {
 }
 
 func (l *lease) wrote(record leaseRecord, revision uint64, asked time.Time) {
-	l.revision, l.record, l.since = revision, record, asked
+	l.revision, l.record, l.since, l.gone = revision, record, asked, false
 	l.until = asked.Add(l.term * 3 / 4)
 }
 
@@ -113,7 +116,7 @@ func (l *lease) write(ctx context.Context, kv jetstream.KeyValue, record leaseRe
 	if err != nil {
 		return 0, err
 	}
-	if l.revision == 0 {
+	if l.revision == 0 || l.gone {
 		return kv.Create(ctx, LeaseKey, body)
 	}
 	return kv.Update(ctx, LeaseKey, body, l.revision)
