@@ -9,8 +9,8 @@ import (
 	"github.com/riskweir/riskweir/pkg/lr"
 )
 
-// How much worse than the champion a new version may be on the same records and still take its place: it has seen the
-// newer data, which these records cannot reward.
+// How much worse than the champion a new version may be on the same records and still take its place, or a standard error
+// of the difference if that is more: it has seen the newer data, which these records cannot reward.
 const (
 	aucMargin     = 0.01
 	logLossMargin = 0.01 // nats
@@ -52,6 +52,7 @@ type comparison struct {
 	champion   string // its name
 	unseen     bool   // the champion was not trained on any of the records
 	was, would lr.Metrics
+	lossSE     float64 // standard error of the difference in log-loss, record by record
 }
 
 // decide is the promotion policy: the first version is promoted, a later one if it is not worse than the champion by more
@@ -68,7 +69,7 @@ func decide(fit *FitResult, champion int, compared *comparison, why string) (pro
 	auc, loss := would.AUC-was.AUC, would.LogLoss-was.LogLoss
 	verdict := "not worse than"
 	switch {
-	case auc < -aucMargin || loss > logLossMargin:
+	case auc < -max(aucMargin, would.AUCSE) || loss > max(logLossMargin, compared.lossSE):
 		verdict = "worse than"
 	case auc >= 0 && loss <= 0:
 		verdict = "at least as good as"
@@ -114,5 +115,33 @@ func compare(data *Dataset, test []int, seqs []uint64, p []float64, champion *mo
 	if t.would, err = lr.Evaluate(y, would); err != nil {
 		return nil, fmt.Errorf("evaluate the new version: %w", err)
 	}
+	t.lossSE = lossDifferenceSE(y, was, would)
 	return t, nil
+}
+
+// lossDifferenceSE is sqrt(Σ(dᵢ - d̄)²/(n(n-1))), dᵢ being the difference in log-loss of record i.
+func lossDifferenceSE(y, was, would []float64) float64 {
+	n := float64(len(y))
+	if n < 2 {
+		return 0
+	}
+	d := make([]float64, len(y))
+	mean := 0.0
+	for i := range d {
+		d[i] = loss(y[i], would[i]) - loss(y[i], was[i])
+		mean += d[i] / n
+	}
+	squares := 0.0
+	for _, v := range d {
+		squares += float64((v - mean) * (v - mean))
+	}
+	return math.Sqrt(squares / (n * (n - 1)))
+}
+
+// loss of one record, in nats; kept finite where a probability is 0 or 1.
+func loss(y, p float64) float64 {
+	if y == 0 {
+		p = 1 - p
+	}
+	return -math.Log(max(p, 1e-15))
 }

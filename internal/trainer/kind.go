@@ -3,7 +3,6 @@ package trainer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -11,102 +10,46 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
-	"github.com/riskweir/riskweir/internal/model"
+	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// kindsSession bounds how long one watch of KINDS is trusted; the next one reads all of it again.
-const kindsSession = 30 * time.Second
-
-// followKinds starts and stops the readers of kinds as they are declared and deleted, until ctx ends.
-func (t *Trainer) followKinds(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, running *sync.WaitGroup) {
-	wait := readerRetryMin
-	for ctx.Err() == nil {
-		err := t.watchKinds(ctx, js, kv, running)
-		if err == nil || ctx.Err() != nil {
-			wait = readerRetryMin
-			continue
-		}
-		t.trouble(fmt.Errorf("watch %s: %w", events.KindsBucket, err))
-		pause(ctx, wait)
-		wait = min(2*wait, readerRetryMax)
-	}
-}
-
-func (t *Trainer) watchKinds(ctx context.Context, js jetstream.JetStream, kv jetstream.KeyValue, running *sync.WaitGroup) error {
-	watch, err := kv.WatchAll(ctx)
-	if err != nil {
-		return err
-	}
-	defer model.EndWatch(watch)
-	end := time.NewTimer(kindsSession)
-	defer end.Stop()
+// followKinds reads the streams of every kind that is declared, until ctx ends.
+func (t *Trainer) followKinds(ctx context.Context, js jetstream.JetStream, catalog *topology.Catalog, running *sync.WaitGroup) {
 	for {
+		changed := catalog.Changed()
+		for _, name := range catalog.Names() {
+			if schema, revision, ok := catalog.Schema(name); ok {
+				t.declare(ctx, js, schema, revision, running)
+			}
+		}
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-end.C:
-			return nil
-		case e, ok := <-watch.Updates():
-			if !ok {
-				return errors.New("it ended")
-			}
-			if e != nil {
-				t.declare(ctx, js, e, running)
-			}
+			return
+		case <-changed:
 		}
 	}
 }
 
-// declare takes over an entry of KINDS.
-func (t *Trainer) declare(ctx context.Context, js jetstream.JetStream, e jetstream.KeyValueEntry, running *sync.WaitGroup) {
-	name := e.Key()
-	k := t.kind(name)
-	if e.Operation() != jetstream.KeyValuePut {
-		if k != nil {
-			k.stop()
-			t.mu.Lock()
-			delete(t.kinds, name)
-			t.mu.Unlock()
-		}
+// declare takes over a kind's contract, and begins to read a kind that is new.
+func (t *Trainer) declare(ctx context.Context, js jetstream.JetStream, schema *events.Schema, revision uint64, running *sync.WaitGroup) {
+	name := schema.Contract.Kind
+	if k := t.kind(name); k != nil {
+		k.setSchema(schema, revision)
 		return
 	}
-	if k != nil && k.knows(e.Revision()) {
-		return
-	}
-	contract, err := events.ParseContract(e.Value())
-	if err == nil && contract.Kind != name {
-		err = fmt.Errorf("it declares kind %q", contract.Kind)
-	}
-	var schema *events.Schema
-	if err == nil {
-		schema, err = events.Compile(contract)
-	}
-	if err != nil {
-		t.trouble(fmt.Errorf("%s in %s at revision %d: %w", name, events.KindsBucket, e.Revision(), err))
-		return
-	}
-	if k != nil {
-		k.setSchema(schema, e.Revision())
-		return
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	k = &kind{trainer: t, name: name, schema: schema, revision: e.Revision(), stop: cancel}
+	k := &kind{trainer: t, name: name, schema: schema, revision: revision}
 	k.reset()
 	t.mu.Lock()
 	t.kinds[name] = k
 	t.mu.Unlock()
-	running.Go(func() {
-		defer cancel()
-		k.follow(ctx, js)
-	})
+	running.Go(func() { k.follow(ctx, js) })
 }
 
 // kind is what is known of one kind.
 type kind struct {
 	trainer *Trainer
 	name    string
-	stop    context.CancelFunc
 
 	mu          sync.Mutex
 	schema      *events.Schema
@@ -134,12 +77,6 @@ func (k *kind) reset() {
 	k.join = newJoin(limits)
 	k.eventsRead, k.labelsRead, k.labelsWaiting, k.labelStored = false, false, false, time.Time{}
 	k.counts = kindCounts{}
-}
-
-func (k *kind) knows(revision uint64) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return revision <= k.revision
 }
 
 // setSchema changes how events are read from now on, and how those that are held are trained on.
@@ -233,7 +170,7 @@ func readEvent(schema *events.Schema, m jetstream.Msg, at *jetstream.MsgMetadata
 		return nil, false, err
 	}
 	if len(rec.Entity) > 0 && string(rec.Entity) != entity {
-		return nil, false, fmt.Errorf("its entity is not that of its subject")
+		return nil, false, errors.New("its entity is not that of its subject")
 	}
 	r = &row{seq: at.Sequence.Stream, stored: at.Timestamp, at: at.Timestamp.Unix(), id: string(rec.ID), body: m.Data(), encoding: encoding}
 	if !rec.Time.IsZero() {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/internal/model"
+	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 	"github.com/riskweir/riskweir/pkg/lr"
 )
@@ -116,6 +117,7 @@ type Trainer struct {
 	log      *zap.Logger
 	asks     chan ask
 	leads    atomic.Bool
+	ready    atomic.Bool  // MODELS has been opened
 	models   atomic.Int64 // published
 	promoted atomic.Int64 // of them
 	refused  atomic.Int64 // fitted, but stopped by the gate
@@ -149,24 +151,17 @@ func (t *Trainer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trainer: %w", err)
 	}
-	models, err := bucket(ctx, js, events.ModelsBucket, t.trouble)
-	if err == nil {
-		err = t.run(ctx, js, models)
+	if models, ok := t.bucket(ctx, js, events.ModelsBucket); ok {
+		t.run(ctx, js, models)
 	}
-	if err := stop(); err != nil {
-		t.log.Warn("stop the micro service", zap.Error(err))
+	if err := stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
+		return fmt.Errorf("trainer: stop the micro service: %w", err)
 	}
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
+	return nil
 }
 
-func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstream.KeyValue) error {
-	kinds, err := bucket(ctx, js, events.KindsBucket, t.trouble)
-	if err != nil {
-		return err
-	}
+func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstream.KeyValue) {
+	t.ready.Store(true)
 	registry := model.NewRegistry(models)
 	leader := elector{
 		kv:      models,
@@ -174,25 +169,27 @@ func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstr
 		lead:    func(ctx context.Context) { t.lead(ctx, registry) },
 		trouble: t.trouble,
 	}
+	catalog := topology.NewCatalog(js, t.trouble)
 	var running sync.WaitGroup
 	running.Go(func() { leader.run(ctx) })
-	running.Go(func() { t.followKinds(ctx, js, kinds, &running) })
+	running.Go(func() { t.followKinds(ctx, js, catalog, &running) })
+	// It returns nil only, when ctx ends.
+	running.Go(func() { _ = catalog.Run(ctx) })
 	running.Wait()
-	return nil
 }
 
-// bucket waits until the bucket can be opened or ctx ends.
-func bucket(ctx context.Context, js jetstream.JetStream, name string, trouble func(error)) (jetstream.KeyValue, error) {
+// bucket waits until the bucket can be opened. It is false if ctx ended first.
+func (t *Trainer) bucket(ctx context.Context, js jetstream.JetStream, name string) (jetstream.KeyValue, bool) {
 	wait := readerRetryMin
 	for {
 		kv, err := openBucket(ctx, js, name)
 		if err == nil {
-			return kv, nil
+			return kv, true
 		}
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, false
 		}
-		trouble(err)
+		t.trouble(err)
 		pause(ctx, wait)
 		wait = min(2*wait, readerRetryMax)
 	}
@@ -212,6 +209,14 @@ func (t *Trainer) trouble(err error) { t.log.Warn("trainer", zap.Error(err)) }
 
 // Leads says whether this trainer leads now.
 func (t *Trainer) Leads() bool { return t.leads.Load() }
+
+// Ready says why the trainer can't do its work now.
+func (t *Trainer) Ready() error {
+	if !t.ready.Load() {
+		return errors.New("bucket " + events.ModelsBucket + " has not been opened yet")
+	}
+	return nil
+}
 
 // lead is the work of one term.
 func (t *Trainer) lead(ctx context.Context, registry *model.Registry) {
