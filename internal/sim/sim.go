@@ -170,7 +170,8 @@ func (g *Generator) label(e *Event) {
 func (g *Generator) owner(hour float64) int {
 	for {
 		i := g.r.IntN(len(g.world.cards))
-		if g.r.Float64() < g.world.cards[i].active(hour) {
+		c := &g.world.cards[i]
+		if u := g.r.Float64(); u < c.weight && u < c.active(hour) { // weight bounds active, and is cheap
 			return i
 		}
 	}
