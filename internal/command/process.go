@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -102,7 +103,7 @@ type counted interface{ Counters() map[string]float64 }
 func (p *process) run(ctx context.Context, build func(env) (worker, error)) error {
 	ctx, cancel := supervise.Orphaned(ctx, p.child)
 	defer cancel()
-	e := env{instance: nuid.Next(), name: p.name, metrics: service.NewRegistry()}
+	e := env{instance: instanceOf(p.name), name: p.name, metrics: service.NewRegistry()}
 	log, err := service.NewLogger(p.level, p.service, p.name)
 	if err != nil {
 		return err
@@ -149,6 +150,17 @@ func (p *process) run(ctx context.Context, build func(env) (worker, error)) erro
 	}
 	log.Info("stopped")
 	return err
+}
+
+// instanceOf is unique to this process, and begins as its name does. It stands in subjects, keys and consumer names.
+func instanceOf(name string) string {
+	safe := strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+			return r
+		}
+		return '_'
+	}, name)
+	return safe[:min(len(safe), 32)] + "-" + nuid.Next()[:8]
 }
 
 // Version is the module's, or what the build knows of the commit.

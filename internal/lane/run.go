@@ -35,12 +35,12 @@ type run struct {
 	pulls       int
 }
 
-// openRun creates the run's consumer and subscribes to its deliveries. Should the answer be lost, the consumer stays
+// openRun, for an owner whose name can stand in a consumer's, creates the run's consumer and subscribes to its deliveries. Should the answer be lost, the consumer stays
 // unread and the server removes it after inactiveThreshold.
 func openRun(ctx context.Context, conn *nats.Conn, js natsjs.JetStream, kind string, lane int, owner string, o OpenRun, capacity int) (*run, error) {
 	r := &run{
 		id: o.Run, conn: conn, stream: events.EventsStream(kind),
-		name:  fmt.Sprintf("lane-%d-%d-%s", lane, o.Epoch, nuid.Next()[12:]),
+		name:  fmt.Sprintf("lane-%d-%d-%s-%s", lane, o.Epoch, owner, nuid.Next()[12:]),
 		inbox: conn.NewInbox(),
 		msgs:  make(chan *nats.Msg, capacity+64), // 64: statuses
 	}
