@@ -43,4 +43,3 @@ func rendezvous(kind string, lane int, member string) uint64 {
 	x *= 0xc4ceb9fe1a85ec53
 	return x ^ x>>33
 }
-

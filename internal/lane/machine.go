@@ -11,6 +11,8 @@
 //	  │ Release          └───────────┴────────────┴── any doubt ──────┴─────────────────┴──────────┘
 //	  └── from everywhere                         └── no position, another incarnation ─► halted
 //
+// While running, a lane asks EVENTS again where it begins (checking) whenever events may have expired between two that it was shown.
+//
 // Machine decides and does no I/O; Runner carries its actions to the broker and the answers back.
 package lane
 
@@ -56,13 +58,14 @@ const (
 	Opening          // the run's consumer
 	Running
 	Committing // running, with one commit in flight
+	Checking   // running, while the events stream is asked whether something left it unseen
 	Expiring   // committing that a range left EVENTS unscored; no run is open
 	Releasing  // committing that the lane has no owner
 	Halted     // needs a person; looked at again every HaltedRetry
 )
 
 func (p Phase) String() string {
-	return [...]string{"idle", "waiting", "reading", "claiming", "inspecting", "opening", "running", "committing", "expiring", "releasing", "halted"}[p]
+	return [...]string{"idle", "waiting", "reading", "claiming", "inspecting", "opening", "running", "committing", "checking", "expiring", "releasing", "halted"}[p]
 }
 
 // Event is one event as a run delivered it.
@@ -88,7 +91,7 @@ const (
 //
 //	pos is what token names, stored:              nothing newer exists, or our next commit fails
 //	buffer[i].Seq > pos.Seq, rising;              inflight ⊂ buffer's past: never in both
-//	received >= every Seq of buffer and inflight; every event of the lane <= received is in an outcome, inflight or buffer
+//	received >= every Seq of buffer and inflight; every event of the lane <= received, and < doubtful, is in an outcome, inflight or buffer
 //	a commit is in flight  ⇔  phase is one of Claiming, Committing, Expiring, Releasing
 type Machine struct {
 	limits Limits
@@ -100,18 +103,18 @@ type Machine struct {
 	token    uint64 // SCORES sequence of pos
 	revision uint64 // that the next batch is scored with
 
-	run       uint64 // number of runs opened; names the current one
-	delivered uint64 // consumer sequence of the last event taken from the run
-	received  uint64 // EVENTS sequence up to which the run has shown all
+	run       uint64    // number of runs opened; names the current one
+	delivered uint64    // consumer sequence of the last event taken from the run
+	received  uint64    // EVENTS sequence up to which the run has shown all
+	known     time.Time // what comes next was stored no earlier; zero: not known
+	doubtful  uint64    // first EVENTS sequence received before which events may have left the stream unseen; 0: none
+	later     uint64    // the same of what came since Checking asked
+	end       uint64    // last EVENTS sequence at the claim: what killed the owners before stands no later
 	buffer    []Event
-	drained   bool // a heartbeat has said that nothing of the lane waits behind received
 
-	next     events.Position                // what the commit in flight stores
-	asked    uint64                         // ID of the last question; only its answer counts
-	alone    struct{ commit, event uint64 } // the last commit of one event by itself
-	marked   uint64                         // the event that this claim has set out upon alone
-	survived uint64                         // the event that this process has scored alone and lived
-	careful  int                            // events still to be taken one at a time
+	next    events.Position // what the commit in flight stores
+	asked   uint64          // ID of the last question; only its answer counts
+	careful int             // events from here on that owners may have died of; until they are passed Attempts is kept
 
 	heard     time.Time // last sign of the run
 	committed time.Time // when token was stored, by our clock

@@ -209,7 +209,7 @@ func (p *Pool) look(work context.Context) {
 				return // the lanes meet the same broker and say what is wrong with it
 			}
 			for _, c := range lanes {
-				send(c, Horizon{First: s.State.First})
+				send(c, Horizon{Incarnation: s.Created, First: s.State.First})
 			}
 		}()
 	}

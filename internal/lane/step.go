@@ -45,8 +45,11 @@ type (
 		Run   uint64
 		Cause string
 	}
-	Horizon   struct{ First uint64 } // EVENTS first sequence, now
-	CommitEnd struct {               // answers Commit
+	Horizon struct { // of EVENTS, now
+		Incarnation time.Time
+		First       uint64
+	}
+	CommitEnd struct { // answers Commit
 		ID     uint64
 		Result Result
 		Token  uint64 // if Stored
@@ -119,7 +122,7 @@ func (m *Machine) Step(in Input, now time.Time) []Action {
 			return m.positionRead(in, now)
 		}
 	case Inspected:
-		if m.phase == Inspecting && in.ID == m.asked {
+		if (m.phase == Inspecting || m.phase == Checking) && in.ID == m.asked {
 			return m.inspected(in, now)
 		}
 	case Opened:
@@ -143,13 +146,14 @@ func (m *Machine) Step(in Input, now time.Time) []Action {
 			return m.doubt(now, "run ended: "+in.Cause)
 		}
 	case Horizon:
-		if m.phase == Running && in.First > m.received+1 {
+		switch {
+		case m.phase != Running:
+		case !in.Incarnation.Equal(m.pos.Incarnation):
+			return m.doubt(now, "EVENTS is another stream than the one that the lane reads")
+		case in.First > m.received+1:
 			return m.doubt(now, fmt.Sprintf("events up to %d left the stream while the lane had read up to %d", in.First-1, m.received))
 		}
 	case CommitEnd:
-		if in.ID == m.alone.commit {
-			m.survived = m.alone.event
-		}
 		switch m.phase {
 		case Claiming, Committing, Expiring, Releasing:
 			if in.ID == m.asked {
@@ -161,7 +165,7 @@ func (m *Machine) Step(in Input, now time.Time) []Action {
 }
 
 func (m *Machine) current(run uint64) bool {
-	return run == m.run && (m.phase == Running || m.phase == Committing)
+	return run == m.run && (m.phase == Running || m.phase == Committing || m.phase == Checking)
 }
 
 func (m *Machine) ask() uint64 {
@@ -178,9 +182,12 @@ func (m *Machine) read() []Action {
 // the stored position with a claim of its own. A claim is what settles a commit of unknown result.
 func (m *Machine) doubt(now time.Time, why string) []Action {
 	actions := m.closeRun()
-	if !m.wanted {
+	switch {
+	case !m.wanted && m.phase == Reading:
 		m.phase = Idle
 		return append(actions, Released{})
+	case !m.wanted:
+		return append(actions, m.read()...)
 	}
 	m.phase, m.retryAt = Waiting, now.Add(m.backoff())
 	m.failures++
@@ -199,8 +206,8 @@ func (m *Machine) backoff() time.Duration {
 }
 
 func (m *Machine) closeRun() []Action {
-	open := m.phase == Opening || m.phase == Running || m.phase == Committing
-	m.buffer, m.careful, m.marked = nil, 0, 0
+	open := m.phase == Opening || m.phase == Running || m.phase == Committing || m.phase == Checking
+	m.buffer, m.careful = nil, 0
 	if !open {
 		return nil
 	}
@@ -236,7 +243,10 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 		return m.halt(now, "the lane has no position: it was purged, or SCORES was made anew; nothing is scored until 'riskweir lane rebase' says where to go on")
 	}
 	m.pos, m.token = in.Position, in.Token
-	claim := m.pos
+	if !m.wanted {
+		return m.letGo()
+	}
+	claim := m.alive(m.pos)
 	claim.Epoch++
 	if claim.Owner != "" && claim.Owner != m.me {
 		claim.Attempts++
@@ -244,6 +254,17 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 	claim.Owner = m.me
 	m.revision = max(m.revision, m.pos.Revision)
 	return m.commit(Claiming, claim, nil, Scored)
+}
+
+// alive takes back that we set out upon an event alone: we came back, or never went.
+func (m *Machine) alive(p events.Position) events.Position {
+	if p.Trier == m.me {
+		p.Trier = ""
+		if p.Tries--; p.Tries == 0 {
+			p.Trying = 0
+		}
+	}
+	return p
 }
 
 // commit stores next under the fence of token. If we die on the next line it is stored or
@@ -273,7 +294,7 @@ func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
 		m.failures = 0
 	}
 	m.pos, m.token, m.committed, m.heard = m.next, in.Token, now, now
-	if was == Committing {
+	if m.phase = Inspecting; was == Committing {
 		m.phase = Running
 	}
 	if !m.wanted {
@@ -282,7 +303,6 @@ func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
 	if was == Committing {
 		return m.proceed(now)
 	}
-	m.phase = Inspecting
 	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision}}
 }
 
@@ -295,21 +315,58 @@ func (m *Machine) inspected(in Inspected, now time.Time) []Action {
 			m.pos.Incarnation.Format(time.RFC3339Nano), in.Incarnation.Format(time.RFC3339Nano)))
 	case in.Last < m.pos.Seq:
 		return m.halt(now, fmt.Sprintf("the position is at event %d, and EVENTS ends at %d (restored from an older backup?): say where to go on with 'riskweir lane rebase'", m.pos.Seq, in.Last))
+	case m.phase == Checking:
+		m.phase, m.doubtful, m.later = Running, m.later, 0
+		if in.First <= m.pos.Seq+1 {
+			return m.proceed(now)
+		}
+		for len(m.buffer) > 0 && m.buffer[0].Seq < in.First {
+			m.buffer = m.buffer[1:]
+		}
+		m.received = max(m.received, in.First-1)
+		return m.expire(Committing, in.First-1)
 	case in.First > m.pos.Seq+1:
-		next := m.pos
-		next.Seq = in.First - 1
-		actions := m.commit(Expiring, next, nil, Expired)
-		c := actions[0].(Commit)
-		c.First, c.Last = m.pos.Seq+1, in.First-1
-		return []Action{c}
+		return m.expire(Expiring, in.First-1)
 	}
-	if m.pos.Attempts >= m.limits.CarefulAt || m.pos.Tries > 0 {
-		m.careful = m.limits.MaxBatch
+	if m.pos.Attempts > 0 || m.pos.Tries > 0 {
+		m.careful = m.limits.MaxBatch // the batch that the owner before us died of may have been as long
 	}
 	m.run++
-	m.delivered, m.received, m.drained = 0, m.pos.Seq, false
+	m.delivered, m.received, m.end = 0, m.pos.Seq, in.Last
+	m.known, m.doubtful, m.later = time.Time{}, 0, 0
 	m.phase = Opening
 	return []Action{OpenRun{Run: m.run, Epoch: m.pos.Epoch, From: m.pos.Seq + 1}}
+}
+
+// expire commits that what is behind the position up to last left EVENTS without an outcome.
+func (m *Machine) expire(p Phase, last uint64) []Action {
+	next := m.pos
+	next.Seq = last
+	actions := m.commit(p, next, nil, Expired)
+	c := actions[0].(Commit)
+	c.First, c.Last = m.pos.Seq+1, last
+	return []Action{c}
+}
+
+// reached notes that the run has shown all up to seq. A consumer passes over what has left the stream without a gap
+// in its numbers. So what it shows is doubtful where that cannot be ruled out: at the start of a run, and behind an
+// event so old that the next one may have expired, by half the retention, which forgives any clock.
+func (m *Machine) reached(seq uint64, now time.Time) {
+	m.received = max(m.received, seq)
+	old := m.limits.Refresh > 0 && now.Sub(m.known) > 2*m.limits.Refresh
+	switch {
+	case !m.known.IsZero() && !old:
+	case m.phase == Checking && m.later == 0:
+		m.later = seq
+	case m.phase != Checking && m.doubtful == 0:
+		m.doubtful = seq
+	}
+}
+
+// check asks EVENTS, after the doubtful has been received, where it begins.
+func (m *Machine) check() []Action {
+	m.phase = Checking
+	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision}}
 }
 
 // take accepts only the next consumer sequence of the current run: a run is numbered 1, 2, 3 without a gap,
@@ -318,7 +375,8 @@ func (m *Machine) take(in Delivered, now time.Time) []Action {
 	if in.Consumer != m.delivered+1 || in.Event.Seq <= m.received {
 		return m.doubt(now, fmt.Sprintf("gap in the run: message %d (event %d) after %d (event %d)", in.Consumer, in.Event.Seq, m.delivered, m.received))
 	}
-	m.delivered, m.received, m.heard = in.Consumer, in.Event.Seq, now
+	m.reached(in.Event.Seq, now)
+	m.delivered, m.known, m.heard = in.Consumer, in.Event.Stored, now
 	m.buffer = append(m.buffer, in.Event)
 	return m.proceed(now)
 }
@@ -328,8 +386,10 @@ func (m *Machine) heartbeat(in Heartbeat, now time.Time) []Action {
 	if in.Consumer != m.delivered {
 		return m.doubt(now, fmt.Sprintf("the server has sent %d messages of the run, %d came", in.Consumer, m.delivered))
 	}
-	m.heard, m.drained, m.failures = now, true, 0
-	m.received = max(m.received, in.Stream)
+	m.heard, m.failures = now, 0
+	if in.Stream > m.received {
+		m.reached(in.Stream, now)
+	}
 	return m.proceed(now)
 }
 
@@ -340,10 +400,16 @@ func (m *Machine) proceed(now time.Time) []Action {
 		return nil
 	case len(m.buffer) == 0:
 		return m.owed(now)
-	case m.careful > 0:
+	case m.doubtful != 0 && m.buffer[0].Seq >= m.doubtful:
+		return m.check()
+	case m.careful > 0 && (m.pos.Attempts >= m.limits.CarefulAt || m.pos.Tries > 0):
 		return m.single()
 	}
-	return m.score(min(len(m.buffer), m.limits.MaxBatch), Scored)
+	n := min(len(m.buffer), m.limits.MaxBatch)
+	for m.doubtful != 0 && m.buffer[n-1].Seq >= m.doubtful {
+		n--
+	}
+	return m.score(n, Scored)
 }
 
 func (m *Machine) score(n int, t Treatment) []Action {
@@ -351,7 +417,7 @@ func (m *Machine) score(n int, t Treatment) []Action {
 	m.buffer = m.buffer[n:]
 	next := m.pos
 	next.Seq = batch[n-1].Seq
-	next.Trying, next.Tries, next.Revision = 0, 0, m.revision
+	next.Trying, next.Tries, next.Trier, next.Revision = 0, 0, "", m.revision
 	if m.careful = max(0, m.careful-n); m.careful == 0 {
 		next.Attempts = 0
 	}
@@ -359,40 +425,41 @@ func (m *Machine) score(n int, t Treatment) []Action {
 }
 
 // single takes the head of the buffer by itself, and first stores that it is about to: should the process
-// die of it, the next owner knows of which event. An event upon which that was stored MaxTries times ends unread. A
-// process that lived through it once does not blame the event when only the commit failed.
+// die of it, the next owner knows of which event. An event from which MaxTries owners have not come back ends
+// unread. Whoever does come back takes that back with its next claim.
 func (m *Machine) single() []Action {
 	head := m.buffer[0].Seq
+	next := m.pos
 	switch {
-	case m.marked == head || m.survived == head:
-		actions := m.score(1, Scored)
-		m.alone.commit, m.alone.event = m.asked, head
-		return actions
-	case m.pos.Trying == head && m.pos.Tries >= m.limits.MaxTries:
+	case next.Trying != head:
+		next.Trying, next.Tries = head, 0
+	case next.Trier == m.me:
+		return m.score(1, Scored)
+	case next.Tries >= m.limits.MaxTries:
 		return m.score(1, Unread)
 	}
-	next := m.pos
-	if next.Trying != head {
-		next.Trying, next.Tries = head, 0
-	}
 	next.Tries++
-	m.marked = head
+	next.Trier = m.me
 	return m.commit(Committing, next, nil, Scored)
 }
 
 // owed commits a position without events: at a new model revision, so that a promotion can be seen to be
-// complete; when a lane turns out to be drained, so that claims of an idle lane are not taken for crashes; and
+// complete; when all that stood there at the claim is passed, so that claims of an idle lane are not taken for crashes; and
 // before retention takes the position away.
 func (m *Machine) owed(now time.Time) []Action {
 	stale := m.limits.Refresh > 0 && now.Sub(m.committed) >= m.limits.Refresh
-	suspect := m.drained && (m.pos.Attempts > 0 || m.pos.Tries > 0)
-	if !stale && !suspect && m.revision <= m.pos.Revision {
+	passed := m.received >= m.end
+	suspect := passed && (m.pos.Attempts > 0 || m.pos.Tries > 0)
+	switch {
+	case !stale && !suspect && m.revision <= m.pos.Revision:
 		return nil
+	case m.doubtful != 0 && m.received > m.pos.Seq:
+		return m.check()
 	}
 	next := m.pos
 	next.Seq, next.Revision = m.received, m.revision
-	if m.drained {
-		next.Attempts, next.Trying, next.Tries, m.careful = 0, 0, 0, 0
+	if passed {
+		next.Attempts, next.Trying, next.Tries, next.Trier, m.careful = 0, 0, 0, "", 0
 	}
 	return m.commit(Committing, next, nil, Scored)
 }
@@ -402,12 +469,24 @@ func (m *Machine) release() []Action {
 	switch m.phase {
 	case Claiming, Committing, Expiring, Releasing:
 		return nil // commitEnd comes back here
-	case Inspecting, Opening, Running:
-		actions := m.closeRun()
-		next := m.pos
-		next.Owner = ""
-		return append(actions, m.commit(Releasing, next, nil, Scored)...)
+	case Reading:
+		return nil // positionRead lets go
+	case Waiting:
+		return m.read() // the position may be ours: whoever comes next would take us for dead
+	case Inspecting, Opening, Running, Checking:
+		return append(m.closeRun(), m.letGo()...)
 	}
 	m.phase = Idle
 	return []Action{Released{}}
+}
+
+// letGo stores that the lane has no owner, if we were it.
+func (m *Machine) letGo() []Action {
+	if m.pos.Owner != m.me {
+		m.phase = Idle
+		return []Action{Released{}}
+	}
+	next := m.alive(m.pos)
+	next.Owner = ""
+	return m.commit(Releasing, next, nil, Scored)
 }
