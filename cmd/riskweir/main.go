@@ -37,6 +37,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.ErrorWriter(errOut)
 
 	a.up(a.Command("up", upHelp))
+	a.status(a.Command("status", statusHelp))
 	a.verify(a.Command("verify", verifyHelp))
 	a.doctor(a.Command("doctor", doctorHelp))
 	a.kindVerbs(a.Command("kind", "Declare kinds: what their events look like, how scores are decided on."))
@@ -59,6 +60,7 @@ func (a *app) services(cmd *fisk.CmdClause) {
 		{"scorer", "A scorer", command.Scorer},
 		{"ingest", "HTTP ingest", command.Ingest},
 		{"trainer", "A trainer", command.Trainer},
+		{"monitor", "A monitor", command.Monitor},
 		{"sim", "The simulated source", command.Sim},
 	} {
 		c := cmd.Command(s.name, s.help)

@@ -7,32 +7,29 @@ import (
 	"strings"
 	"time"
 
+	"github.com/riskweir/riskweir/internal/monitor"
 	"github.com/riskweir/riskweir/internal/supervise"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
 // view is one look at the running system.
 type view struct {
-	elapsed   time.Duration
-	kind      string
-	stored    uint64 // events in EVENTS
-	arrivals  float64
-	scored    float64
-	p50, p99  time.Duration
-	measured  bool
-	model     string
-	children  []supervise.Status
-	alive     map[string]events.Heartbeat // by name
-	lanes     []laneView
-	laneTrust bool // the monitor answered
-}
+	elapsed  time.Duration
+	kind     string
+	p50, p99 time.Duration
+	measured bool
+	model    string
+	children []supervise.Status
+	alive    map[string]events.Heartbeat // by name
 
-type laneView struct {
-	lane    int
-	owner   string
-	pending uint64
-	age     time.Duration
-	state   string
+	seen     bool // the monitor answered; what follows is its account
+	stored   uint64
+	arrivals float64
+	scored   float64
+	pending  uint64
+	age      time.Duration
+	lanes    []monitor.LaneStatus
+	alerts   []events.Alert
 }
 
 // screen draws views: over and over in place on a terminal, a line at a time elsewhere.
@@ -75,9 +72,11 @@ func (s *screen) leave() {
 // line is a view for a log.
 func (v view) line() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%6s  in %.0f/s  scored %.0f/s  events %d", v.elapsed.Round(time.Second), v.arrivals, v.scored, v.stored)
-	if lag, age := v.worst(); v.laneTrust {
-		fmt.Fprintf(&b, "  waiting %d  oldest %s", lag, short(age))
+	fmt.Fprintf(&b, "%6s", v.elapsed.Round(time.Second))
+	if v.seen {
+		fmt.Fprintf(&b, "  in %.0f/s  scored %.0f/s  events %d  waiting %d  oldest %s", v.arrivals, v.scored, v.stored, v.pending, short(v.age))
+	} else {
+		b.WriteString("  (no monitor yet)")
 	}
 	if v.measured {
 		fmt.Fprintf(&b, "  p50 %s  p99 %s", short(v.p50), short(v.p99))
@@ -88,15 +87,10 @@ func (v view) line() string {
 			fmt.Fprintf(&b, "  %s %s (%d restarts)", c.Name, c.State, c.Restarts)
 		}
 	}
-	return b.String()
-}
-
-func (v view) worst() (pending uint64, age time.Duration) {
-	for _, l := range v.lanes {
-		pending += l.pending
-		age = max(age, l.age)
+	for _, a := range v.alerts {
+		fmt.Fprintf(&b, "  ALERT %s: %s", a.What, a.Cause)
 	}
-	return pending, age
+	return b.String()
 }
 
 const (
@@ -111,25 +105,15 @@ const (
 // page is a view for a terminal of 80 columns.
 func (v view) page() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s%s%s  running %s   events %d   model %s%s%s\n", bold, orNone(v.kind), reset, v.elapsed.Round(time.Second), v.stored, bold, v.model, reset)
+	fmt.Fprintf(&b, "%s%s%s  running %s   events %d   waiting %d, oldest %s   model %s%s%s\n",
+		bold, orNone(v.kind), reset, v.elapsed.Round(time.Second), v.stored, v.pending, short(v.age), bold, v.model, reset)
 	latency := "-"
 	if v.measured {
 		latency = fmt.Sprintf("p50 %s  p99 %s", short(v.p50), short(v.p99))
 	}
 	fmt.Fprintf(&b, "in %.0f/s   scored %.0f/s   latency %s\n", v.arrivals, v.scored, latency)
-	if v.laneTrust {
-		fmt.Fprintf(&b, "\n%s%-5s %-12s %9s %9s  %s%s\n", dim, "lane", "owner", "waiting", "oldest", "state", reset)
-		for _, l := range v.lanes {
-			colour := green
-			switch l.state {
-			case "ok", "idle":
-			case "lagging", "slow":
-				colour = amber
-			default:
-				colour = red
-			}
-			fmt.Fprintf(&b, "%-5d %-12s %9d %9s  %s%s%s\n", l.lane, clip(l.owner, 12), l.pending, short(l.age), colour, l.state, reset)
-		}
+	if v.seen {
+		writeLanes(&b, v.lanes, true)
 	}
 	fmt.Fprintf(&b, "\n%s%-12s %8s %9s %9s  %s%s\n", dim, "process", "pid", "state", "restarts", "owns", reset)
 	for _, c := range v.children {
@@ -146,7 +130,31 @@ func (v view) page() string {
 		}
 		fmt.Fprintf(&b, "%-12s %8d %s%9s%s %9d  %s\n", clip(c.Name, 12), c.PID, colour, c.State, reset, c.Restarts, owns)
 	}
+	for _, a := range v.alerts {
+		fmt.Fprintf(&b, "%s%s%s %s: %s\n", red, a.Severity, reset, a.What, a.Cause)
+	}
 	return b.String()
+}
+
+// writeLanes is one row a lane.
+func writeLanes(b *strings.Builder, lanes []monitor.LaneStatus, colours bool) {
+	paint := func(colour, text string) string {
+		if !colours {
+			return text
+		}
+		return colour + text + reset
+	}
+	fmt.Fprintf(b, "\n%s\n", paint(dim, fmt.Sprintf("%-5s %-22s %10s %9s %9s  %s", "lane", "owner", "position", "waiting", "oldest", "state")))
+	for _, l := range lanes {
+		colour := red
+		switch l.State {
+		case monitor.Idle, monitor.Busy:
+			colour = green
+		case monitor.Late, monitor.Unknown:
+			colour = amber
+		}
+		fmt.Fprintf(b, "%-5d %-22s %10d %9d %9s  %s\n", l.Lane, clip(l.Owner, 22), l.Position, l.Pending, short(ms(l.AgeMS)), paint(colour, l.State))
+	}
 }
 
 func orNone(s string) string {
@@ -192,35 +200,31 @@ func (u *upRun) look(ctx context.Context) view {
 	}
 	v.p50, v.measured = u.pulse.latency(.5)
 	v.p99, _ = u.pulse.latency(.99)
-	scored := u.pulse.outcomes()
-	stored := u.seen.stored
-	if u.kind != "" {
-		ctx, cancel := context.WithTimeout(ctx, 400*time.Millisecond)
-		defer cancel()
-		if s, err := u.js.Stream(ctx, events.EventsStream(u.kind)); err == nil {
-			stored = s.CachedInfo().State.Msgs
-		}
-		v.lanes, v.laneTrust = u.askMonitor(ctx)
+	if status, err := u.askMonitor(ctx); err == nil {
+		v.take(status, u.kind)
 	}
-	v.stored = stored
-	if dt := now.Sub(u.seen.at).Seconds(); dt > 0 && !u.seen.at.IsZero() {
-		// Heartbeats come once a second: rates over shorter spans would jump.
-		weight := min(1, dt/2)
-		u.seen.arrivals += weight * (max(0, float64(stored)-float64(u.seen.stored))/dt - u.seen.arrivals)
-		u.seen.scored += weight * (max(0, scored-u.seen.outcomes)/dt - u.seen.scored)
-	}
-	u.seen.at, u.seen.stored, u.seen.outcomes = now, stored, scored
-	v.arrivals, v.scored = u.seen.arrivals, u.seen.scored
 	return v
 }
 
-// lastLook is what rates are measured against.
-type lastLook struct {
-	at       time.Time
-	stored   uint64
-	outcomes float64
-	arrivals float64
-	scored   float64
+const askFor = 400 * time.Millisecond
+
+func (u *upRun) askMonitor(ctx context.Context) (monitor.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, askFor)
+	defer cancel()
+	return monitor.Fetch(ctx, u.conn)
 }
 
-func (u *upRun) askMonitor(ctx context.Context) ([]laneView, bool) { return nil, false }
+// take adds what the monitor knows. Another kind than the source's is shown where there is no source.
+func (v *view) take(s monitor.Status, kind string) {
+	for _, k := range s.Kinds {
+		if kind != "" && k.Kind != kind || kind == "" && v.seen {
+			continue
+		}
+		v.seen, v.kind = true, k.Kind
+		v.stored, v.arrivals, v.scored = k.Stored, k.Arriving, k.Scoring
+		v.lanes, v.pending, v.age = k.Lanes, k.Pending, ms(k.AgeMS)
+	}
+	v.alerts = s.Alerts
+}
+
+func ms(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }

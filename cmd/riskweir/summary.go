@@ -46,7 +46,7 @@ func (s *summary) take(r verify.Report) {
 
 // fillSummary adds what is not verify's.
 func (u *upRun) fillSummary(ctx context.Context, s *summary) {
-	ms := func(q float64) *float64 {
+	quantile := func(q float64) *float64 {
 		d, ok := u.pulse.latency(q)
 		if !ok {
 			return nil
@@ -54,7 +54,7 @@ func (u *upRun) fillSummary(ctx context.Context, s *summary) {
 		v := float64(d.Microseconds()) / 1000
 		return &v
 	}
-	s.LatencyP50Ms, s.LatencyP99Ms = ms(.5), ms(.99)
+	s.LatencyP50Ms, s.LatencyP99Ms = quantile(.5), quantile(.99)
 	if s.Seconds > 0 {
 		s.EventsPerSecond = float64(int(u.pulse.outcomes()/s.Seconds*10)) / 10
 	}

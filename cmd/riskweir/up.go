@@ -127,7 +127,6 @@ type upRun struct {
 	pulse  *pulse
 	began  time.Time // of the source
 	ended  time.Time
-	seen   lastLook
 }
 
 func (u *upRun) run(ctx context.Context) (err error) {
@@ -265,7 +264,7 @@ func (u *upRun) startServices(ctx context.Context) error {
 	for i := range u.scorers {
 		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer"))
 	}
-	specs = append(specs, u.child("trainer", "trainer"))
+	specs = append(specs, u.child("trainer", "trainer"), u.child("monitor", "monitor"))
 	for _, s := range specs {
 		if err := u.sup.Start(ctx, s); err != nil {
 			return err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/choria-io/fisk"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
 	"github.com/nats-io/nuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -49,7 +50,6 @@ type process struct {
 	pprof   bool
 	name    string
 	child   bool // of a supervisor, whose end is ours
-	micro   bool // announce a micro service; false: the worker does
 }
 
 // env is a process made ready.
@@ -57,12 +57,13 @@ type env struct {
 	conn     *nats.Conn
 	log      *zap.Logger
 	metrics  *prometheus.Registry
+	micro    micro.Service // riskweir-<service>; a worker may add endpoints
 	instance string
 	name     string
 }
 
 func newProcess(f Flags, name string) *process {
-	p := &process{service: name, micro: true}
+	p := &process{service: name}
 	p.connect.Flags(f)
 	f.Flag("name", "Name of this process, as people see it").Default(name).StringVar(&p.name)
 	f.Flag("log-level", "debug, info, warn or error").Default("info").EnumVar(&p.level, "debug", "info", "warn", "error")
@@ -115,19 +116,15 @@ func (p *process) run(ctx context.Context, build func(env) (worker, error)) erro
 		return err
 	}
 	defer e.conn.Close()
+	e.micro, err = service.Micro(e.conn, "riskweir-"+p.service, Version(), "Riskweir "+p.service, map[string]string{"name": p.name, "instance": e.instance}, nil)
+	if err != nil {
+		return err
+	}
 	w, err := build(e)
 	if err != nil {
 		return err
 	}
 	log.Info("started", zap.String("version", Version()), zap.String("id", e.instance), zap.String("server", e.conn.ConnectedUrlRedacted()))
-	withdraw := func() error { return nil }
-	if p.micro {
-		m, err := service.Micro(e.conn, "riskweir-"+p.service, Version(), "Riskweir "+p.service, map[string]string{"name": p.name, "instance": e.instance}, nil)
-		if err != nil {
-			return err
-		}
-		withdraw = m.Stop
-	}
 	started := time.Now()
 	g, gctx := service.NewGroup(ctx)
 	g.Go(func(ctx context.Context) error { defer cancel(); return w.Run(ctx) })
@@ -144,7 +141,7 @@ func (p *process) run(ctx context.Context, build func(env) (worker, error)) erro
 	<-gctx.Done()
 	err = g.Wait()
 	if e.conn.IsConnected() {
-		if stop := withdraw(); stop != nil && !errors.Is(stop, nats.ErrConnectionClosed) {
+		if stop := e.micro.Stop(); stop != nil && !errors.Is(stop, nats.ErrConnectionClosed) {
 			log.Info("micro service", zap.Error(stop))
 		}
 	}

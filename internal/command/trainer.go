@@ -10,7 +10,6 @@ import (
 // Trainer is cmd/trainer.
 func Trainer(f Flags) Runner {
 	p := newProcess(f, "trainer")
-	p.micro = false // it has an endpoint of its own: riskweir-trainer
 	var cfg trainer.Config
 	f.Flag("min-labels", "Labelled events before the first model").Default("200").IntVar(&cfg.MinLabels)
 	f.Flag("retrain-labels", "New labels after which a model is trained again").Default("2000").IntVar(&cfg.RetrainLabels)
@@ -19,7 +18,7 @@ func Trainer(f Flags) Runner {
 	f.Flag("max-pending", "Events held that have no label yet, the newest of them").Default("200000").IntVar(&cfg.MaxPending)
 	return func(ctx context.Context) error {
 		return p.run(ctx, func(e env) (worker, error) {
-			cfg.Conn, cfg.Logger, cfg.Registerer = e.conn, e.log, e.metrics
+			cfg.Conn, cfg.Logger, cfg.Registerer, cfg.Service = e.conn, e.log, e.metrics, e.micro
 			cfg.Instance, cfg.Name, cfg.Host = e.instance, e.name, service.Hostname()
 			return trainer.New(cfg)
 		})
