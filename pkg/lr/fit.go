@@ -123,9 +123,10 @@ const maxCols = 8192
 // The intercept is not penalised. y has one label a row, 0 or 1.
 //
 // It uses Newton's method with exact second derivatives and a backtracking line
-// search. Time is about Rows·Cols² for each of five to ten steps; memory beyond X
-// is about 8·Cols² bytes a worker, nothing that grows with Rows. The result has the same
-// bits whatever the number of workers and whatever the CPU.
+// search. Time grows with Rows·Cols² for each of five to ten steps, memory beyond X
+// with 8·Cols² bytes for each worker and three times more, and with nothing else. Cols
+// can be 8192 at most. The result has the same bits whatever the number of workers and
+// whatever the CPU.
 //
 // The error is a [ShapeError], [ValueError], [OptionError] or [OneClassError] for
 // input that cannot be fitted, a [SeparationError] or [RankError] where without a

@@ -139,9 +139,8 @@ func TestFitAgainstGradientDescent(t *testing.T) {
 		checkSameModel(t, "gradient descent", got.Model, want, 1e-7)
 		value, gradient := slowObjective(got.Model, s, opts)
 		checkClose(t, "objective", got.Objective, value, 1e-12*value)
-		for j, g := range gradient {
+		for _, g := range gradient {
 			checkClose(t, "gradient at the optimum", g, 0, 1e-9)
-			_ = j
 		}
 	}
 }
@@ -291,6 +290,18 @@ func TestFitProperties(t *testing.T) {
 		got := mustFit(t, twin, Options{}).Model
 		checkClose(t, "twins' weights", got.Weights[0], got.Weights[1], 1e-12)
 	})
+}
+
+func TestMoreColumnsThanRows(t *testing.T) {
+	s := generate(40, 40, 150)
+	for _, c := range []float64{0.01, 1, 1000} {
+		r := mustFit(t, s, Options{C: c})
+		value, gradient := slowObjective(r.Model, s, Options{C: c})
+		checkClose(t, "objective", r.Objective, value, 1e-12*value)
+		for _, g := range gradient {
+			checkClose(t, "gradient", g, 0, 1e-9*max(1, c))
+		}
+	}
 }
 
 func TestSameBitsForAnyNumberOfWorkers(t *testing.T) {

@@ -47,9 +47,6 @@ func (f *fitter) run(ctx context.Context) (*Result, error) {
 	}
 	previous := math.Inf(1)
 	for {
-		if err := s.completeSeparation(ctx); err != nil {
-			return nil, err
-		}
 		if err := s.direction(ctx); err != nil {
 			return nil, err
 		}
@@ -133,7 +130,7 @@ func (s *search) direction(ctx context.Context) error {
 	}
 	for ridge := firstDamping; failed >= 0; ridge *= 100 {
 		if ridge > lastDamping {
-			return fmt.Errorf("lr: iteration %d: the curvature of parameter %d is not a positive number", s.iterations, failed)
+			return fmt.Errorf("lr: iteration %d: the curvature of parameter %d (0 is the intercept) is not a positive number", s.iterations, failed)
 		}
 		s.damped = true
 		failed = s.chol.decompose(s.at.hessian, ridge, pivotFloor)
@@ -163,36 +160,27 @@ func (s *search) settled(ctx context.Context, previous float64) (bool, error) {
 		return false, fmt.Errorf("lr: iteration %d: %w", s.iterations, err)
 	}
 	if most >= divergingMove && least >= -separationSlip*most {
-		return false, s.separation(ctx, s.step, most, least > marginNoise*most)
+		return false, s.separation(ctx, most, least > marginNoise*most)
 	}
 	return settled && most <= settledMove, nil
 }
 
-// completeSeparation returns an error if theta, without a penalty, has every row
-// on the right side: then so has any multiple of it, with less loss.
-func (s *search) completeSeparation(ctx context.Context) error {
-	if s.alpha > 0 || s.at.margin <= marginNoise*s.at.reach {
-		return nil
-	}
-	return s.separation(ctx, s.at.theta, s.at.reach, true)
-}
-
-// separation describes the direction in which the weights grow, of which most is
+// separation describes step, along which the weights would grow for ever; most is
 // the largest move of a logit.
-func (s *search) separation(ctx context.Context, direction []float64, most float64, complete bool) error {
+func (s *search) separation(ctx context.Context, most float64, complete bool) error {
 	e := &SeparationError{Complete: complete, Rows: s.rows}
 	if !complete {
 		var err error
-		if _, _, e.Rows, err = s.margins(ctx, direction, partOf*most); err != nil {
+		if _, _, e.Rows, err = s.margins(ctx, s.step, partOf*most); err != nil {
 			return fmt.Errorf("lr: iteration %d: %w", s.iterations, err)
 		}
 	}
 	largest := 0.0
 	for j, spread := range s.spread {
-		largest = max(largest, math.Abs(direction[j+1])*spread)
+		largest = max(largest, math.Abs(s.step[j+1])*spread)
 	}
 	for j, spread := range s.spread {
-		if math.Abs(direction[j+1])*spread > partOf*largest {
+		if math.Abs(s.step[j+1])*spread > partOf*largest {
 			e.Columns = append(e.Columns, j)
 		}
 	}

@@ -41,8 +41,6 @@ type evaluation struct {
 	objective float64
 	gradient  []float64
 	hessian   []float64 // len(theta)² numbers, of which the lower triangle is valid
-	margin    float64   // smallest (2y-1)·logit of a row of positive weight
-	reach     float64   // largest |logit| of such a row
 }
 
 func newEvaluation(n int) *evaluation {
@@ -57,14 +55,18 @@ type worker struct {
 	residual []float64 // derivative of the loss by the logit
 	curve    []float64 // second derivative
 
-	loss          float64
-	gradient      []float64
-	hessian       []float64
-	margin, reach float64
+	// Partial sums of evaluate,
+	loss     float64
+	gradient []float64
+	hessian  []float64
 
-	sum, low, high []float64 // of each column
-	bad            *ValueError
-	above          int
+	// of measureColumns,
+	sum, low, high []float64
+	bad            *ValueError // the block's first
+
+	// and of margins.
+	least, most float64
+	gain        int
 }
 
 func newWorkers(n int, X Matrix) []*worker {
@@ -224,14 +226,12 @@ func firstBad(X Matrix, lo, hi int) *ValueError {
 
 // evaluate fills e for e.theta.
 func (f *fitter) evaluate(ctx context.Context, e *evaluation) error {
-	e.objective, e.margin, e.reach = 0, math.Inf(1), 0
+	e.objective = 0
 	clear(e.gradient)
 	clear(e.hessian)
 	compute := func(w *worker, lo, hi int) { w.evaluate(f, e.theta, lo, hi) }
 	merge := func(w *worker) {
 		e.objective += w.loss
-		e.margin = min(e.margin, w.margin)
-		e.reach = max(e.reach, w.reach)
 		addTo(e.gradient, w.gradient)
 		p := len(e.theta)
 		for j := range p {
@@ -260,7 +260,7 @@ func addTo(dst, src []float64) {
 
 // evaluate makes the partial sums of rows lo to hi.
 func (w *worker) evaluate(f *fitter, theta []float64, lo, hi int) {
-	w.loss, w.margin, w.reach = 0, math.Inf(1), 0
+	w.loss = 0
 	clear(w.gradient)
 	clear(w.hessian)
 	for ; lo < hi; lo += tileRows {
@@ -340,10 +340,6 @@ func (w *worker) losses(f *fitter, lo, n int) {
 		}
 		if f.weights != nil {
 			k := f.weights[lo+i]
-			if k == 0 {
-				r[i], v[i] = 0, 0
-				continue
-			}
 			loss = float64(k * loss)
 			wrong = float64(k * wrong)
 			curve = float64(k * curve)
@@ -351,12 +347,6 @@ func (w *worker) losses(f *fitter, lo, n int) {
 		w.loss += loss
 		r[i] = sign * wrong
 		v[i] = curve
-		if m < w.margin {
-			w.margin = m
-		}
-		if a := math.Abs(m); a > w.reach {
-			w.reach = a
-		}
 	}
 }
 
@@ -405,7 +395,7 @@ func (w *worker) addProducts(sums, s []float64, j int) {
 func (f *fitter) margins(ctx context.Context, direction []float64, threshold float64) (least, most float64, gain int, err error) {
 	least = math.Inf(1)
 	compute := func(w *worker, lo, hi int) {
-		w.margin, w.reach, w.above = math.Inf(1), 0, 0
+		w.least, w.most, w.gain = math.Inf(1), 0, 0
 		for ; lo < hi; lo += tileRows {
 			n := min(hi-lo, tileRows)
 			w.load(f.X, f.center, lo, n)
@@ -417,18 +407,18 @@ func (f *fitter) margins(ctx context.Context, direction []float64, threshold flo
 				if f.y[lo+i] == 0 {
 					m = -m
 				}
-				w.margin = min(w.margin, m)
-				w.reach = max(w.reach, math.Abs(m))
+				w.least = min(w.least, m)
+				w.most = max(w.most, math.Abs(m))
 				if m > threshold {
-					w.above++
+					w.gain++
 				}
 			}
 		}
 	}
 	merge := func(w *worker) {
-		least = min(least, w.margin)
-		most = max(most, w.reach)
-		gain += w.above
+		least = min(least, w.least)
+		most = max(most, w.most)
+		gain += w.gain
 	}
 	err = f.overBlocks(ctx, compute, merge)
 	return least, most, gain, err

@@ -137,6 +137,12 @@ func TestSeparationIsNamed(t *testing.T) {
 	if want := "lr: quasi-complete separation of 7 rows by column 2: no finite maximum exists; use an L2 penalty, or drop or merge columns"; err.Error() != want {
 		t.Errorf("message %q, want %q", err, want)
 	}
+	// A tolerance that is met on the way out is no optimum.
+	for _, tolerance := range []float64{0.1, 1e-3, 1e-6} {
+		if r, err := Fit(t.Context(), s.X, s.y, Options{Penalty: None, Tolerance: tolerance}); !errors.As(err, &e) {
+			t.Errorf("tolerance %v: %+v, %v, want a SeparationError", tolerance, r, err)
+		}
+	}
 	// With a penalty, and with one row to the contrary, there is an optimum.
 	mustFit(t, s, Options{})
 	mustFit(t, s, Options{C: 1e6})
@@ -148,6 +154,25 @@ func TestSeparationIsNamed(t *testing.T) {
 		}
 	}
 	t.Fatal("no contrary row was made")
+}
+
+// A plane through all columns, with rows close to it on both sides.
+func TestCompleteSeparationOfManyRows(t *testing.T) {
+	for _, rows := range []int{50, 500, 5000} {
+		s := generate(56, rows, 5)
+		for i := range s.y {
+			x := s.X.Row(i)
+			s.y[i] = 0
+			if x[0]-x[1]+0.5*x[2]-0.1*x[3]+2*x[4] > 0.3 {
+				s.y[i] = 1
+			}
+		}
+		r, err := Fit(t.Context(), s.X, s.y, Options{Penalty: None})
+		var e *SeparationError
+		if !errors.As(err, &e) || !e.Complete || e.Rows != rows || !slices.Equal(e.Columns, []int{0, 1, 2, 3, 4}) {
+			t.Errorf("%d rows: %+v, %#v", rows, r, err)
+		}
+	}
 }
 
 // One contrary row of tiny weight keeps the optimum finite, but far out.
