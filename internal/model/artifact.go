@@ -185,7 +185,9 @@ func (a *Artifact) Validate() error {
 	if a.Parent < 0 || a.Parent >= max(a.Version, 1) {
 		bad("parent %d: want a version before %d", a.Parent, a.Version)
 	}
-	if err := a.Spec.Validate(); err != nil {
+	if buckets := a.buckets(); buckets > len(a.Weights) { // before the spec lists its columns, however many it claims
+		bad("%d weights: the spec makes more than %d columns", len(a.Weights), len(a.Weights))
+	} else if err := a.Spec.Validate(); err != nil {
 		errs = append(errs, err)
 	} else if got := a.Spec.Fingerprint(); got != a.Fingerprint {
 		bad("fingerprint %q: the spec's is %q", a.Fingerprint, got)
@@ -211,6 +213,18 @@ func (a *Artifact) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// buckets counts the hashed columns, up to one more than there are weights.
+func (a *Artifact) buckets() int {
+	n := 0
+	for _, t := range a.Spec.Fields {
+		n += min(max(t.Buckets, 0), len(a.Weights)+1)
+		if n > len(a.Weights) {
+			break
+		}
+	}
+	return n
 }
 
 // checkColumns holds the weights against the columns that the spec makes. The field of the event's own time is

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"math"
 	"os"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden artifact")
@@ -166,6 +168,23 @@ func TestName(t *testing.T) {
 		if _, _, err := ParseName(bad); err == nil {
 			t.Errorf("%q is taken for a model's name", bad)
 		}
+	}
+}
+
+// TestDecodeBoundsItsWork: a spec that claims a great many columns is refused before they are listed.
+func TestDecodeBoundsItsWork(t *testing.T) {
+	var fields []string
+	for i := range 15_000 {
+		fields = append(fields, fmt.Sprintf(`{"field":"f%d","kind":"hashed","buckets":2000000000}`, i))
+	}
+	body := `{"format":1,"kind":"payment","version":1,"spec":{"version":1,"fields":[` + strings.Join(fields, ",") + `]},"weights":[]}`
+	began := time.Now()
+	_, err := Decode([]byte(body))
+	if err == nil || !strings.Contains(err.Error(), "more than 0 columns") {
+		t.Errorf("error %v does not say that there are more columns than weights", err)
+	}
+	if took := time.Since(began); took > 5*time.Second { // some 30 ms; to list them takes minutes
+		t.Errorf("took %s", took)
 	}
 }
 

@@ -51,7 +51,8 @@ type WatcherConfig struct {
 
 // Watcher keeps the model in force of each tracked kind. The KV watch is a hint, reading is the truth: both feed the same
 // place, which takes only what has a higher revision than what it took before. A record or artifact that is deleted,
-// empty or broken never replaces a good one.
+// empty or broken never replaces a good one. Revisions count in one bucket: should MODELS be made anew, what it then
+// holds is older to every watcher and every position, and services must be started again.
 type Watcher struct {
 	cfg      WatcherConfig
 	registry *Registry
