@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -159,6 +160,7 @@ func (s *Server) accept(w http.ResponseWriter, q *request, check func(*request, 
 func (s *Server) publish(ctx context.Context, all []item) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.AckTimeout)
 	defer cancel()
+	end, _ := ctx.Deadline()
 	for {
 		again := 0
 		for i := range all {
@@ -167,7 +169,7 @@ func (s *Server) publish(ctx context.Context, all []item) {
 				continue
 			}
 			var err error
-			if x.ack, err = s.js.PublishMsgAsync(x.msg, natsjs.WithStallWait(s.cfg.AckTimeout)); err != nil {
+			if x.ack, err = s.js.PublishMsgAsync(x.msg, natsjs.WithStallWait(max(time.Until(end), time.Millisecond)), natsjs.WithRetryAttempts(0)); err != nil {
 				x.ack = nil
 				x.fault = notAccepted(err)
 			}

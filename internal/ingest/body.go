@@ -36,6 +36,7 @@ func (s *Server) read(w http.ResponseWriter, q *request) (items, func(), *answer
 	hold := q.ContentLength
 	switch {
 	case hold > MaxBody:
+		io.CopyN(io.Discard, q.Body, MaxBody) //nolint:errcheck // a peer that is still writing would not see the answer
 		return fail(http.StatusRequestEntityTooLarge, tooLarge)
 	case hold < 0: // not said
 		hold = MaxBody

@@ -237,7 +237,7 @@ type batch struct {
 // gather waits for a row, then takes what comes within linger, up to a batch. A batch in which nothing is new has an err.
 func (d *feed) gather(ctx context.Context, rows <-chan ready) (batch, error) {
 	b := batch{end: d.pos.Offset, rows: d.pos.Rows, nextLine: d.pos.Line}
-	most := d.pace.most(batchRows)
+	most := d.pace.most(d.f.most)
 	timer := time.NewTimer(linger)
 	defer timer.Stop()
 	for {
@@ -362,21 +362,21 @@ func (d *feed) settle(ctx context.Context, next events.SourcePosition) (done boo
 	return false, d.taken()
 }
 
-// publishLabels returns when all of msgs are acknowledged.
+// publishLabels returns when all of msgs are stored, some twice perhaps.
 func (d *feed) publishLabels(ctx context.Context, msgs []*nats.Msg) error {
 	if len(msgs) == 0 {
 		return nil
 	}
 	try := d.f.newTries()
 	for {
-		err := publishAll(ctx, d.f.labels, msgs)
+		_, err := d.f.labels.Commit(ctx, msgs)
 		if err == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err := try.again(ctx, d.log, fmt.Errorf("publish labels: %w", err)); err != nil {
+		if err := try.again(ctx, d.log, err); err != nil {
 			return err
 		}
 	}

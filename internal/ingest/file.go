@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/internal/source"
@@ -75,11 +74,6 @@ type committer interface {
 	Commit(ctx context.Context, msgs []*nats.Msg) (uint64, error)
 }
 
-// publisher is a JetStream, or one that loses answers.
-type publisher interface {
-	PublishMsgAsync(msg *nats.Msg, opts ...natsjs.PublishOpt) (natsjs.PubAckFuture, error)
-}
-
 // File ingests one file:
 //
 //	           ┌─ events feed ── rows ─► events + position ──── one atomic batch ─► EVENTS_<kind>
@@ -93,9 +87,9 @@ type File struct {
 	kind    string
 	name    string // of the source
 	commit  committer
-	labels  publisher
-	js      natsjs.JetStream
+	labels  committer // to LABELS
 	invalid invalidFile
+	most    int // rows of a batch
 
 	mu       sync.Mutex // orders the calls of Progress
 	progress Progress
@@ -113,7 +107,7 @@ func NewFile(cfg FileConfig) (*File, error) {
 	case cfg.Labels && cfg.History:
 		return nil, errors.New("ingest: a file holds either labels or history")
 	}
-	f := &File{cfg: cfg, kind: cfg.Schema.Contract.Kind, name: cfg.SourceName}
+	f := &File{cfg: cfg, kind: cfg.Schema.Contract.Kind, name: cfg.SourceName, most: batchRows}
 	if f.name == "" {
 		if f.name = filepath.Base(cfg.Path); cfg.Path == "-" {
 			f.name = "stdin"
@@ -137,12 +131,8 @@ func NewFile(cfg FileConfig) (*File, error) {
 			f.invalid.path = f.name + ".invalid.jsonl"
 		}
 	}
-	js, err := natsjs.New(cfg.Conn, natsjs.WithPublishAsyncTimeout(commitTimeout))
-	if err != nil {
-		return nil, fmt.Errorf("ingest: %w", err)
-	}
-	f.js, f.labels = js, js
 	f.commit = &jetstream.Committer{Conn: cfg.Conn, Stream: events.EventsStream(f.kind), Timeout: commitTimeout}
+	f.labels = &jetstream.Committer{Conn: cfg.Conn, Stream: events.LabelsStream, Timeout: commitTimeout}
 	return f, nil
 }
 
@@ -157,7 +147,6 @@ func (f *File) delayed() bool { return f.hasLabels() && f.cfg.LabelDelay > 0 && 
 // committed and all of its labels are published. Interrupted anywhere and run again, it adds no event twice and
 // skips none. (Only a read from stdin that blocks outlives it.)
 func (f *File) Run(ctx context.Context) error {
-	defer f.js.CleanupPublisher()
 	defer f.invalid.close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/riskweir/riskweir/internal/source"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -95,7 +94,7 @@ func (e *rowEvent) msg(kind string, history bool) (*nats.Msg, error) {
 
 // labelMsg is the claim of a row, or nil. It was known when it is published; of history, whose time is in the past,
 // when the event's time and the delay had passed.
-func (f *File) labelMsg(row *source.Row, e *rowEvent) (*nats.Msg, error) {
+func (f *File) labelMsg(e *rowEvent) (*nats.Msg, error) {
 	if e.label == nil {
 		return nil, nil
 	}
@@ -103,19 +102,16 @@ func (f *File) labelMsg(row *source.Row, e *rowEvent) (*nats.Msg, error) {
 	if f.cfg.History && !e.time.IsZero() {
 		l.KnownAt = e.time.Add(f.cfg.LabelDelay)
 	}
-	return f.claim(row, e.entity, &l)
+	return f.claim(e.entity, &l)
 }
 
-// claim is the message of a label. Its id spares the stream most repetitions.
-func (f *File) claim(row *source.Row, entity string, l *events.Label) (*nats.Msg, error) {
+// claim is the message of a label.
+func (f *File) claim(entity string, l *events.Label) (*nats.Msg, error) {
 	subject, err := events.LabelSubject(f.kind, entity)
 	if err != nil {
 		return nil, err
 	}
-	m := nats.NewMsg(subject)
-	m.Data = l.Append(nil, events.JSON)
-	m.Header[natsjs.MsgIDHeader] = []string{messageID(f.kind + "/" + f.name + "#" + strconv.FormatInt(row.Index+1, 10))}
-	return m, nil
+	return &nats.Msg{Subject: subject, Data: l.Append(nil, events.JSON)}, nil
 }
 
 // eventRow makes the rows of a file of events.
@@ -129,7 +125,7 @@ func (f *File) eventRow(rec *events.Record) func(*source.Row, *source.Reader) (m
 			return made{}, err
 		}
 		if f.hasLabels() && !f.delayed() {
-			m.label, err = f.labelMsg(row, &e)
+			m.label, err = f.labelMsg(&e)
 		}
 		return m, err
 	}
@@ -145,7 +141,7 @@ func (f *File) delayedLabelRow(rec *events.Record) func(*source.Row, *source.Rea
 		if _, err := e.msg(f.kind, false); err != nil { // then there is no event either
 			return m, err
 		}
-		m.label, err = f.labelMsg(row, &e)
+		m.label, err = f.labelMsg(&e)
 		return m, err
 	}
 }
@@ -175,7 +171,9 @@ func (f *File) labelRow(row *source.Row, r *source.Reader) (m made, err error) {
 	if entity == "" {
 		entity = labelEntity(&l)
 	}
-	m.label, err = f.claim(row, entity, &l)
+	if m.label, err = f.claim(entity, &l); err == nil && len(m.label.Data) > maxLabel {
+		return made{}, &events.InvalidError{Reason: fmt.Sprintf("a label of %d bytes: at most %d", len(m.label.Data), maxLabel)}
+	}
 	return m, err
 }
 
@@ -311,7 +309,7 @@ func cutText(body []byte, field string) (rest []byte, text string, err error) {
 
 // setID gives an event the id that it lacks.
 func setID(body []byte, field, id string) ([]byte, error) {
-	body, _, err := cutText(body, field) // it may be null or empty
+	body, _, err := cutText(bytes.TrimSpace(body), field) // it may be null or empty
 	if err != nil {
 		return nil, err
 	}

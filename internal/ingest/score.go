@@ -69,9 +69,12 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 		return refuse(http.StatusBadRequest, "", err.Error()), endRefused
 	}
 	end := q.started.Add(deadline - min(answerWithin, deadline/4))
-	http.NewResponseController(w).SetReadDeadline(end) //nolint:errcheck // a writer without one has no slow peer
+	conn := http.NewResponseController(w)
+	conn.SetReadDeadline(end) //nolint:errcheck // a writer without one has no slow peer
 	in, release, fault := s.read(w, q)
 	defer release()
+	// Else the server's own look-out for a peer that leaves would end the request at the deadline.
+	conn.SetReadDeadline(time.Time{}) //nolint:errcheck
 	if fault != nil {
 		return *fault, endRefused
 	}
@@ -95,20 +98,17 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 		return s.notAccepted(q, &Fault{Reason: "not accepted: " + err.Error(), Stored: "no"}), endNotAccepted
 	}
 	defer s.view.leave(v)
-	ack, err := s.js.PublishMsgAsync(x.msg, natsjs.WithStallWait(max(time.Until(end), time.Millisecond)))
-	if err != nil {
-		return s.notAccepted(q, notAccepted(err)), endNotAccepted
+	one := []item{x}
+	s.publish(ctx, one)
+	if x = one[0]; x.fault != nil {
+		return s.notAccepted(q, x.fault), endNotAccepted
 	}
-	stored, err := await(ctx, ack)
-	if err != nil {
-		return s.notAccepted(q, notAccepted(err)), endNotAccepted
-	}
-	body, band := s.outcome(ctx, q.kind, x.entity, stored, v)
+	body, band := s.outcome(ctx, q.kind, x.entity, x.stored, v)
 	switch {
 	case body == nil:
-		return s.late(q, in.enc, &x, stored.Sequence), endLate
+		return s.late(q, in.enc, &x, x.stored.Sequence), endLate
 	case band == events.BandInvalid:
-		return unscorable(body, stored.Sequence), endInvalid
+		return unscorable(body, x.stored.Sequence), endInvalid
 	}
 	enc, err := events.DetectEncoding("", body)
 	if err != nil {

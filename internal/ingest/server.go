@@ -53,6 +53,11 @@ const (
 	idleWithin   = 2 * time.Minute
 )
 
+// publisher is a JetStream, or one that loses answers.
+type publisher interface {
+	PublishMsgAsync(msg *nats.Msg, opts ...natsjs.PublishOpt) (natsjs.PubAckFuture, error)
+}
+
 // Server takes events and labels in over HTTP:
 //
 //	POST /v1/events/{kind}                   one or many; answers when the broker has them
