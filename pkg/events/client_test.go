@@ -89,21 +89,38 @@ func score(t testing.TB, js natsjs.JetStream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run, err := cons.Consume(func(m natsjs.Msg) {
-		meta, err := m.Metadata()
-		if err == nil {
-			err = commit(context.WithoutCancel(t.Context()), js, schema, m.Subject(), meta.Sequence.Stream, m.Data())
-		}
-		if err != nil {
-			t.Errorf("scorer: %v", err)
-		}
-	})
+	msgs, err := cons.Messages()
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			m, err := msgs.Next(natsjs.NextContext(ctx))
+			if ctx.Err() != nil {
+				ended <- nil
+				return
+			}
+			var meta *natsjs.MsgMetadata
+			if err == nil {
+				meta, err = m.Metadata()
+			}
+			if err == nil {
+				err = commit(context.WithoutCancel(ctx), js, schema, m.Subject(), meta.Sequence.Stream, m.Data())
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
 	t.Cleanup(func() {
-		run.Stop()
-		<-run.Closed()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("scorer: %v", err)
+		}
+		msgs.Stop()
 	})
 }
 

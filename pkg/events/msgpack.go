@@ -322,7 +322,7 @@ func appendHeader(dst []byte, n int, fix, long byte) []byte {
 
 // appendStr writes s; each byte that is not UTF-8 becomes U+FFFD.
 func appendStr(dst []byte, s string) []byte {
-	if !utf8.ValidString(s) {
+	if !validText(stringBytes(s)) {
 		s = string([]rune(s))
 	}
 	switch n := len(s); {

@@ -34,9 +34,10 @@ func (w *writer) close() []byte {
 	return w.dst
 }
 
+// key writes a name, of less than 32 plain letters.
 func (w *writer) key(k string) {
 	if w.enc == Msgpack {
-		w.dst = appendStr(w.dst, k)
+		w.dst = append(append(w.dst, 0xa0|byte(len(k))), k...)
 		return
 	}
 	if w.some {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -85,6 +86,10 @@ func (c *Client) live(ctx context.Context, filter string, handle func(context.Co
 			return errEnded
 		case err != nil:
 			return fmt.Errorf("read %s: %w", filter, err)
+		}
+		// NextMsg alone does not always tell: the next message that finds room hides the ones before that did not.
+		if lost, err := view.Dropped(); err != nil || lost > 0 {
+			return fmt.Errorf("read %s: %w: %d outcomes missed", filter, nats.ErrSlowConsumer, lost)
 		}
 		if err := handle(ctx, readOutcome(m.Subject, 0, m.Data)); err != nil {
 			return err
