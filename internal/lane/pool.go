@@ -8,6 +8,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	topology "github.com/riskweir/riskweir/jetstream"
+	"github.com/riskweir/riskweir/pkg/events"
 )
 
 // Kind is one pipeline whose lanes are competed for.
@@ -27,12 +30,15 @@ type Config struct {
 	Observer Observer
 	Kinds    <-chan []Kind // every value replaces the one before
 
-	CommitTimeout time.Duration // 2 s if zero
-	APITimeout    time.Duration // 3 s if zero
-	StopTimeout   time.Duration // for lanes to be given up in order; 2 s if zero
+	Committer   func(kind string) Committer // a topology.Committer with a time-out of 2 s if nil
+	APITimeout  time.Duration               // 3 s if zero
+	StopTimeout time.Duration               // for lanes to be given up in order; 2 s if zero
 }
 
-const horizonEvery = 5 * time.Second
+const (
+	commitTimeout = 2 * time.Second
+	horizonEvery  = 5 * time.Second
+)
 
 type laneKey struct {
 	kind string
@@ -65,7 +71,11 @@ type Pool struct {
 
 // NewPool does no I/O.
 func NewPool(c Config) *Pool {
-	c.CommitTimeout = orDefault(c.CommitTimeout, 2*time.Second)
+	if c.Committer == nil {
+		c.Committer = func(kind string) Committer {
+			return &topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(kind), Timeout: commitTimeout}
+		}
+	}
 	c.APITimeout = orDefault(c.APITimeout, 3*time.Second)
 	c.StopTimeout = orDefault(c.StopTimeout, 2*time.Second)
 	return &Pool{Config: c, own: map[laneKey]*owned{}, ended: make(chan laneKey), views: make(chan []string, 1)}
@@ -171,7 +181,7 @@ func (p *Pool) start(work context.Context, key laneKey, k Kind) {
 	limits.Refresh = k.Refresh
 	r := newRunner(RunnerConfig{
 		Conn: p.Conn, JS: p.JS, Kind: key.kind, Lane: key.lane, Instance: p.Self.Instance, Limits: limits,
-		Stage: p.Stage(k, key.lane), Observer: p.Observer, CommitTimeout: p.CommitTimeout, APITimeout: p.APITimeout,
+		Stage: p.Stage(k, key.lane), Observer: p.Observer, Committer: p.Committer(key.kind), APITimeout: p.APITimeout,
 	})
 	p.own[key] = &owned{control: r.control, cancel: cancel}
 	p.wg.Add(1)

@@ -29,6 +29,12 @@ type Stage interface {
 	Expired(first, last uint64) *nats.Msg
 }
 
+// Committer stores all of msgs, in order, or none, and returns the stream sequence of the last: topology.Committer,
+// or a test that loses what it answers. Its errors are those of topology.Committer.
+type Committer interface {
+	Commit(ctx context.Context, msgs []*nats.Msg) (seq uint64, err error)
+}
+
 // Observer is told what happens; any func may be nil. They are called from the lanes' goroutines.
 type Observer struct {
 	Committed func(kind string, lane int, batch []Event, at time.Time)
@@ -40,16 +46,16 @@ type Observer struct {
 
 // RunnerConfig is what one lane at one scorer needs.
 type RunnerConfig struct {
-	Conn          *nats.Conn
-	JS            natsjs.JetStream
-	Kind          string
-	Lane          int
-	Instance      string // of this scorer process
-	Limits        Limits
-	Stage         Stage
-	Observer      Observer
-	CommitTimeout time.Duration
-	APITimeout    time.Duration
+	Conn       *nats.Conn
+	JS         natsjs.JetStream
+	Kind       string
+	Lane       int
+	Instance   string // of this scorer process
+	Limits     Limits
+	Stage      Stage
+	Observer   Observer
+	Committer  Committer
+	APITimeout time.Duration
 }
 
 const tickEvery = 100 * time.Millisecond
@@ -63,7 +69,6 @@ type runner struct {
 	asking  sync.WaitGroup
 	opened  chan *run
 	run     *run
-	commits topology.Committer
 	done    bool // the machine has released the lane
 }
 
@@ -74,7 +79,6 @@ func newRunner(c RunnerConfig) *runner {
 		control:      make(chan Input, 16),
 		answers:      make(chan Input, 16),
 		opened:       make(chan *run, 4),
-		commits:      topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(c.Kind), Timeout: c.CommitTimeout},
 	}
 }
 
@@ -281,7 +285,7 @@ func (r *runner) commit(ctx context.Context, a Commit) {
 	topology.Fence(position, a.Fence)
 	msgs = append(msgs, position)
 	r.ask(func() Input {
-		token, err := r.commits.Commit(ctx, msgs)
+		token, err := r.Committer.Commit(ctx, msgs)
 		end := CommitEnd{ID: a.ID, Token: token, Err: err, Result: Unknown}
 		switch {
 		case err == nil:

@@ -60,6 +60,11 @@ func (w *world) settle() {
 			}
 		}
 	}
+	if w.broken && !w.closed { // an idle lane has no reason to look
+		for range 4 * len(w.lanes) {
+			w.publish()
+		}
+	}
 	// A stream cannot be restored from a backup faster than the silence of its consumers is noticed.
 	calm := 0
 	w.rounds("damaged lanes halt and are mended", func() bool {
