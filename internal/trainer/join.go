@@ -87,6 +87,7 @@ type join struct {
 	order  []eventName // of early, as they came; may name what is gone
 	newest time.Time   // stored time of the newest message of either stream
 	last   uint64      // sequence of the last event
+	whole  uint64      // of the events up to this sequence some without a claim were let go
 	labels uint64      // sequence of the last label
 	stats  joinStats
 }
@@ -219,6 +220,9 @@ func (j *join) shrink() {
 			*left--
 			continue
 		}
+		if r.claim.verdict == unclaimed {
+			j.whole = max(j.whole, r.seq)
+		}
 		delete(j.byName, r.name())
 		j.rows[i] = nil
 		j.stats.dropped++
@@ -233,23 +237,39 @@ type example struct {
 	silent bool // good because nothing was heard of it
 }
 
-// verdictAt is what r counts as, given that labels are known up to cutoff: a claim, or good if the event was stored at
-// least maturity before and nothing is claimed. Maturity 0: silence means nothing.
+// verdictAt is what r counts as, given that labels are known up to cutoff.
+//
+// Maturity 0: what is claimed, and silence means nothing. Else an event that was stored less than maturity before does not
+// count yet, labelled or not: bad news comes early and good news is silence, so that the young ones with a label are
+// nearly all bad (docs/adr/0003). An event that is old enough is what is claimed of it, or good.
 func (r *row) verdictAt(cutoff time.Time, maturity time.Duration) (v verdict, silent bool) {
-	if r.claim.verdict != unclaimed {
+	if maturity == 0 {
 		return r.claim.verdict, false
 	}
-	if maturity > 0 && !r.stored.After(cutoff.Add(-maturity)) {
+	switch {
+	case r.stored.After(cutoff.Add(-maturity)):
+		return unclaimed, false
+	case r.claim.verdict == unclaimed:
 		return good, true
 	}
-	return unclaimed, false
+	return r.claim.verdict, false
+}
+
+// usable are the rows that may count. Where silence means good, those from a time whose silent ones have been let go, and so
+// are all labelled, would be as biased as young ones.
+func (j *join) usable(maturity time.Duration) []*row {
+	if maturity == 0 {
+		return j.rows
+	}
+	i, _ := slices.BinarySearchFunc(j.rows, j.whole+1, func(r *row, seq uint64) int { return cmp.Compare(r.seq, seq) })
+	return j.rows[i:]
 }
 
 // examples are the rows that can be trained on, in the order of the events' own time, of equals in that of the stream. Of
 // more than most the latest are taken.
 func (j *join) examples(cutoff time.Time, maturity time.Duration, most int) []example {
 	var list []example
-	for _, r := range j.rows {
+	for _, r := range j.usable(maturity) {
 		if v, silent := r.verdictAt(cutoff, maturity); v == good || v == bad {
 			list = append(list, example{row: r, bad: v == bad, silent: silent})
 		}
@@ -271,7 +291,7 @@ type tally struct {
 
 func (j *join) tally(cutoff time.Time, maturity time.Duration, since uint64) tally {
 	var t tally
-	for _, r := range j.rows {
+	for _, r := range j.usable(maturity) {
 		switch v, _ := r.verdictAt(cutoff, maturity); v {
 		case good:
 			t.good++

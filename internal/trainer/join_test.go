@@ -166,6 +166,10 @@ func TestJoinScenarios(t *testing.T) {
 			event 2 stored 2 id b
 			event 3 stored 3 id c
 			label 1 stored 12 id b bad known 12`, 10, "1? 2+"},
+		{"a young event does not count, whatever is claimed of it", `
+			event 1 stored 1 id a
+			event 2 stored 9 id b
+			label 1 stored 12 id b bad known 12`, 10, "1?"},
 		{"a late claim beats silence", `
 			event 1 stored 1 id a
 			event 2 stored 50
@@ -236,6 +240,32 @@ func TestJoinBounds(t *testing.T) {
 	}
 }
 
+// TestJoinKeepsShares: where silence means good, what is left of a time whose silent events were let go is no sample of it.
+func TestJoinKeepsShares(t *testing.T) {
+	j := newJoin(joinLimits{labelled: 8, silent: 8, early: 5})
+	var b strings.Builder
+	for i := 1; i <= 40; i++ {
+		fmt.Fprintf(&b, "event %d stored %d id e%d\n", i, i, i)
+		if i%8 == 0 {
+			fmt.Fprintf(&b, "label %d stored %d id e%d bad known %d\n", i, i, i, i)
+		}
+	}
+	play(t, j, b.String())
+	list := j.examples(clock(100), 10*time.Minute, 1000)
+	bad := 0
+	for _, e := range list {
+		if e.bad {
+			bad++
+		}
+	}
+	if len(list) < 8 || bad < len(list)/8 || bad > len(list)/8+1 {
+		t.Errorf("%d of %d are bad, in the stream one of eight is: %s", bad, len(list), describe(list))
+	}
+	if n := j.tally(clock(100), 10*time.Minute, 0); n.bad != bad || n.good != len(list)-bad {
+		t.Errorf("the tally %+v is not of the examples", n)
+	}
+}
+
 // TestJoinTwin holds the fold against a plain definition, on random streams interleaved at random.
 func TestJoinTwin(t *testing.T) {
 	seed := uint64(20261124)
@@ -302,11 +332,12 @@ func plainJoin(rows []row, labels []labelMsg, cutoff time.Time, maturity time.Du
 		}
 		slices.SortStableFunc(claims, func(a, b claim) int { return a.knownAt.Compare(b.knownAt) })
 		switch {
+		case maturity > 0 && cutoff.Sub(r.stored) < maturity:
 		case len(claims) > 0:
 			if v := claims[len(claims)-1].verdict; v != withdrawn {
 				list = append(list, example{row: &r, bad: v == bad})
 			}
-		case maturity > 0 && cutoff.Sub(r.stored) >= maturity:
+		case maturity > 0:
 			list = append(list, example{row: &r, silent: true})
 		}
 	}

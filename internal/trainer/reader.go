@@ -107,6 +107,7 @@ func (r *reader) read(ctx context.Context) error {
 			if err := missed(ctx, consumer, taken); err != nil {
 				return err
 			}
+			r.idle()
 			continue
 		}
 		if err != nil {

@@ -260,7 +260,9 @@ func TestTrainer(t *testing.T) {
 	}
 	// A kind may come while it runs; here silence is good, and only what is bad gets a label.
 	h.declare(t, "claim", time.Millisecond)
-	h.send(t, "claim", 0, 300, func(_ int, bad bool) bool { return bad })
+	onlyBad := func(_ int, bad bool) bool { return bad }
+	h.send(t, "claim", 0, 300, onlyBad)
+	h.send(t, "claim", 300, 1, onlyBad) // stored later: by this message's time the others are mature
 	h.awaitChampion(t, "claim", 1)
 	if a, err := h.registry.Get(t.Context(), "claim", 1); err != nil || a.Training.Silent == 0 || a.Training.Rows-a.Training.Silent != a.Training.Positives {
 		t.Errorf("training %+v, %v", a.Training, err)
@@ -272,7 +274,7 @@ func TestTrainer(t *testing.T) {
 	third.awaitLead()
 	testkit.Eventually(t, testkit.Deadline, "the third has read all", func() (bool, string) {
 		c := third.Counters()
-		return c["events"] == 730, fmt.Sprint(c)
+		return c["events"] == 731, fmt.Sprint(c)
 	})
 	if o, fault := h.ask(t, "payment"); fault != "" || o.Version != "payment.v000005" || o.Rows != 320 {
 		t.Errorf("asked to train after the restart: %+v, %s", o, fault)
