@@ -42,6 +42,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.doctor(a.Command("doctor", doctorHelp))
 	a.kindVerbs(a.Command("kind", "Declare kinds: what their events look like, how scores are decided on."))
 	a.ingest(a.Command("ingest", ingestHelp))
+	a.explain(a.Command("explain", explainHelp))
 	a.train(a.Command("train", trainHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
