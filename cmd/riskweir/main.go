@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	_ "time/tzdata" // a bare container has no zones, and contracts name them
 
 	"github.com/choria-io/fisk"
 

@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // a bare container has no zones, and contracts name them
 
 	"github.com/riskweir/riskweir/internal/command"
 )
