@@ -93,7 +93,7 @@ func (c *upConfig) validate() error {
 		return fmt.Errorf("--scorers %d: want 1 to 64", c.scorers)
 	case c.lanes < 0 || c.lanes > events.MaxLanes:
 		return fmt.Errorf("--lanes %d: want 1 to %d", c.lanes, events.MaxLanes)
-	case c.rate <= 0 || c.rate > 1e6:
+	case !(c.rate > 0 && c.rate <= 1e6): // NaN too
 		return fmt.Errorf("--rate %v: want more than 0 and at most a million events a second", c.rate)
 	case c.untilDone && (c.source == "sim" || c.source == "none"):
 		return errors.New("--until-done needs a file as --source: the others never end")
