@@ -264,7 +264,7 @@ func (u *upRun) startServices(ctx context.Context) error {
 	for i := range u.scorers {
 		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer"))
 	}
-	specs = append(specs, u.child("trainer", "trainer"), u.child("monitor", "monitor"))
+	specs = append(specs, u.child("trainer", "trainer", "--retrain-every", "30s"), u.child("monitor", "monitor"))
 	for _, s := range specs {
 		if err := u.sup.Start(ctx, s); err != nil {
 			return err
