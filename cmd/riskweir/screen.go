@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/term"
 
 	"github.com/riskweir/riskweir/internal/monitor"
 	"github.com/riskweir/riskweir/internal/supervise"
@@ -53,13 +56,35 @@ func (s *screen) draw(v view) {
 		fmt.Fprintln(s.w, v.line())
 		return
 	}
-	text := v.page()
+	text := fit(v.page(), s.height())
 	// Up over the last page, then clear to the end of the screen: what was printed before stays readable.
 	if s.lines > 0 {
 		fmt.Fprintf(s.w, "\x1b[%dA\x1b[J", s.lines)
 	}
 	io.WriteString(s.w, text)
 	s.lines = strings.Count(text, "\n")
+}
+
+// height of the terminal in lines; 0: not known.
+func (s *screen) height() int {
+	f, ok := s.w.(*os.File)
+	if !ok {
+		return 0
+	}
+	_, h, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return h
+}
+
+// fit cuts a page to the lines that a terminal has: of what has scrolled away nothing can be redrawn.
+func fit(page string, height int) string {
+	lines := strings.SplitAfter(page, "\n")
+	if height < 2 || len(lines) <= height {
+		return page
+	}
+	return strings.Join(lines[:height-1], "")
 }
 
 // leave ends the page where it is.
