@@ -1,13 +1,19 @@
 package ingest
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/internal/testkit"
@@ -64,6 +70,68 @@ func BenchmarkFile(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(rows)/time.Since(started).Seconds(), "rows/s")
+		})
+	}
+}
+
+// Requests of several clients at once, one event or a hundred each, to three nodes that sync every write.
+func BenchmarkEvents(b *testing.B) {
+	for _, batch := range []int{1, 100} {
+		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
+			k := testkit.Start(b, 3, testkit.Sync())
+			nc := k.Connect(b)
+			js, err := natsjs.New(nc)
+			if err != nil {
+				b.Fatal(err)
+			}
+			o := jetstream.Options{Replicas: 3}
+			if _, err := jetstream.ApplyShared(b.Context(), js, o); err != nil {
+				b.Fatal(err)
+			}
+			c := contract(nil)
+			if _, err := jetstream.ApplyKind(b.Context(), js, c, o); err != nil {
+				b.Fatal(err)
+			}
+			schema, err := events.Compile(c)
+			if err != nil {
+				b.Fatal(err)
+			}
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				b.Fatal(err)
+			}
+			s, err := NewServer(ServerConfig{Conn: nc, Listener: l, Contracts: declared{schema}, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(b.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			body := strings.Repeat(`{"card":"c1","amount":12.5,"country":"DE"}`+"\n", batch)
+			client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+			b.SetParallelism(16)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					res, err := client.Post("http://"+l.Addr().String()+"/v1/events/payment", lineType, strings.NewReader(body))
+					if err != nil {
+						b.Error(err)
+						return
+					}
+					io.Copy(io.Discard, res.Body) //nolint:errcheck // the status says it
+					res.Body.Close()
+					if res.StatusCode != http.StatusAccepted {
+						b.Errorf("status %d", res.StatusCode)
+					}
+				}
+			})
+			b.StopTimer()
+			b.ReportMetric(float64(b.N*batch)/b.Elapsed().Seconds(), "events/s")
+			client.CloseIdleConnections()
+			cancel()
+			if err := <-done; err != nil {
+				b.Error(err)
+			}
 		})
 	}
 }

@@ -243,7 +243,7 @@ func TestKilledAnywhere(t *testing.T) {
 					ctx, die := context.WithCancel(testkit.Context(t))
 					f := b.file(t, FileConfig{Path: path, LabelDelay: delay})
 					f.most = 1 + rng.IntN(20)
-					kill := 8
+					kill := 4
 					if round > 40 {
 						kill = 200 // that it ends
 					}
@@ -264,7 +264,7 @@ func TestKilledAnywhere(t *testing.T) {
 					err := f.Run(ctx)
 					die()
 					if err == nil {
-						if round < 10 {
+						if round < 20 {
 							t.Errorf("ended in round %d: too few kills to show anything", round)
 						}
 						t.Logf("%d rounds", round)
@@ -317,6 +317,7 @@ func TestLostAnswers(t *testing.T) {
 
 // The broker is away in the middle, and comes back.
 func TestBrokerAway(t *testing.T) {
+	t.Parallel()
 	b := start(t, nil)
 	text, ids, bad := manyRows(200)
 	path := write(t, "day.csv", text)
@@ -518,7 +519,8 @@ func TestHistory(t *testing.T) {
 
 // A label comes its delay after its event, no sooner, also when the run was ended in between.
 func TestLabelDelay(t *testing.T) {
-	const delay = 400 * time.Millisecond
+	t.Parallel()
+	const delay = 600 * time.Millisecond
 	b := start(t, nil)
 	path := write(t, "day.csv", "id,card,amount,fraud\np1,c,1,yes\np2,c,2,no\n")
 	ctx, cancel := context.WithCancel(testkit.Context(t))
@@ -549,6 +551,7 @@ func TestLabelDelay(t *testing.T) {
 }
 
 func TestRate(t *testing.T) {
+	t.Parallel()
 	b := start(t, nil)
 	path := write(t, "day.csv", "id,card,amount\n"+strings.Repeat(",c,1\n", 100))
 	started := time.Now()
@@ -560,6 +563,7 @@ func TestRate(t *testing.T) {
 }
 
 func TestLargeRows(t *testing.T) {
+	t.Parallel()
 	b := start(t, nil)
 	var text strings.Builder
 	for i, n := range []int{900 << 10, maxBody, 1 << 20, 900 << 10, 900 << 10, 900 << 10, 900 << 10, 900 << 10} {
