@@ -56,6 +56,8 @@ func DecodePosition(body []byte) (Position, error) {
 			p.Trying, reason = t.count()
 		case "tries":
 			p.Tries, reason = t.small()
+		case "trier":
+			p.Trier, reason = t.str()
 		case "revision":
 			p.Revision, reason = t.count()
 		default:
