@@ -222,8 +222,8 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	n := *simSchedules
-	if testing.Short() {
-		n = min(n, 2000)
+	if testing.Short() || raced {
+		n = min(n, 4000)
 	}
 	start := time.Now()
 	seed, broken, c := campaign(n, mutant{})
