@@ -75,23 +75,33 @@ type child struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	status Status // owned by Supervisor.mu
+	// Owned by Supervisor.mu.
+	status  Status
+	process *os.Process    // of the latest life
+	end     syscall.Signal // by which it is stopped
 }
 
 // New supervises children that are the program exe.
 func New(exe string) *Supervisor { return &Supervisor{exe: exe, children: map[string]*child{}} }
 
-// Start runs the child until Stop. ctx bounds nothing but the start: a child ends by Stop.
+// Start runs the child until Stop or Kill, after which it may be started again, with another Spec too. ctx bounds
+// nothing but the start.
 func (s *Supervisor) Start(ctx context.Context, spec Spec) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.children[spec.Name] != nil {
-		return fmt.Errorf("child %s runs already", spec.Name)
+	restarts := 0
+	if before := s.children[spec.Name]; before != nil {
+		if before.status.State != Stopped {
+			return fmt.Errorf("child %s runs already", spec.Name)
+		}
+		restarts = before.status.Restarts
+	} else {
+		s.order = append(s.order, spec.Name)
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &child{spec: spec, cancel: cancel, done: make(chan struct{}), status: Status{Name: spec.Name, State: Starting, Since: time.Now()}}
+	c := &child{spec: spec, cancel: cancel, done: make(chan struct{}), end: syscall.SIGTERM,
+		status: Status{Name: spec.Name, State: Starting, Since: time.Now(), Restarts: restarts}}
 	s.children[spec.Name] = c
-	s.order = append(s.order, spec.Name)
 	go func() {
 		defer close(c.done)
 		s.keep(ctx, c)
@@ -150,7 +160,7 @@ func (s *Supervisor) once(ctx context.Context, c *child) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", c.spec.Name, err)
 	}
-	s.set(c, func(st *Status) { st.State, st.PID, st.Since = Up, cmd.Process.Pid, time.Now() })
+	s.set(c, func(st *Status) { st.State, st.PID, st.Since, c.process = Up, cmd.Process.Pid, time.Now(), cmd.Process })
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
 	select {
@@ -158,8 +168,11 @@ func (s *Supervisor) once(ctx context.Context, c *child) error {
 		return err
 	case <-ctx.Done():
 	}
-	s.set(c, func(st *Status) { st.State = Stopping })
-	err = cmd.Process.Signal(syscall.SIGTERM)
+	s.mu.Lock()
+	c.status.State = Stopping
+	end := c.end
+	s.mu.Unlock()
+	err = cmd.Process.Signal(end)
 	kill := time.NewTimer(c.spec.Stop)
 	defer kill.Stop()
 	select {
@@ -207,12 +220,33 @@ func (s *Supervisor) Status() []Status {
 	return out
 }
 
+// Signal sends sig to the child's process as it runs now. One that dies of it is started again.
+func (s *Supervisor) Signal(name string, sig syscall.Signal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.children[name]
+	if c == nil || c.status.PID == 0 {
+		return fmt.Errorf("signal %s: child %s does not run", sig, name)
+	}
+	if err := c.process.Signal(sig); err != nil {
+		return fmt.Errorf("signal %s to child %s: %w", sig, name, err)
+	}
+	return nil
+}
+
 // Stop ends the named children together and returns when they have ended.
-func (s *Supervisor) Stop(names ...string) {
+func (s *Supervisor) Stop(names ...string) { s.end(syscall.SIGTERM, names) }
+
+// Kill ends the named children together by SIGKILL, frozen ones too, and returns when they have ended. Unlike
+// one that is killed from outside, they stay down until Start.
+func (s *Supervisor) Kill(names ...string) { s.end(syscall.SIGKILL, names) }
+
+func (s *Supervisor) end(by syscall.Signal, names []string) {
 	var stopping []*child
 	s.mu.Lock()
 	for _, name := range names {
 		if c := s.children[name]; c != nil {
+			c.end = by
 			stopping = append(stopping, c)
 		}
 	}
