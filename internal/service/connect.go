@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -104,7 +105,13 @@ func (c Connection) Connect(ctx context.Context, log *zap.Logger) (*nats.Conn, e
 }
 
 func (c Connection) dial(opts []nats.Option) (*nats.Conn, error) {
-	if c.Context != "" && c.Servers == "" {
+	if c.Context != "" {
+		if c.Servers != "" {
+			opts = append(opts, func(o *nats.Options) error {
+				o.Servers = strings.FieldsFunc(c.Servers, func(r rune) bool { return r == ',' || r == ' ' })
+				return nil
+			})
+		}
 		conn, _, err := natscontext.Connect(c.Context, opts...)
 		if err != nil {
 			return nil, fmt.Errorf("nats context %s: %w", c.Context, err)
@@ -116,6 +123,9 @@ func (c Connection) dial(opts []nats.Option) (*nats.Conn, error) {
 		servers = DefaultServers
 	}
 	conn, err := nats.Connect(servers, opts...)
+	if malformed, ok := errors.AsType[*url.Error](err); ok {
+		err = malformed.Err // without the URL, which may hold a password
+	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", redact(servers), err)
 	}
@@ -139,18 +149,30 @@ func (c Connection) await(ctx context.Context, conn *nats.Conn) error {
 	for !conn.IsConnected() {
 		select {
 		case <-ctx.Done():
-			if last := conn.LastError(); last != nil {
-				return fmt.Errorf("connect to %s: %w", redact(strings.Join(conn.Servers(), ",")), last)
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err() // whoever is told to stop has nothing to mend
 			}
-			return fmt.Errorf("connect to %s: no server answered: is it running, and is the address right?", redact(strings.Join(conn.Servers(), ",")))
+			return refusal(conn)
 		case <-ready:
 		case <-tick.C:
 		}
 		if conn.IsClosed() {
-			return fmt.Errorf("connect to %s: %w", redact(strings.Join(conn.Servers(), ",")), conn.LastError())
+			return refusal(conn)
 		}
 	}
 	return nil
+}
+
+// refusal is why conn never connected, as far as can be told.
+func refusal(conn *nats.Conn) error {
+	servers, last := redact(strings.Join(conn.Servers(), ",")), conn.LastError()
+	switch {
+	case last == nil:
+		return fmt.Errorf("connect to %s: no server answered: is it running, and is the address right?", servers)
+	case errors.Is(last, nats.ErrAuthorization):
+		return fmt.Errorf("connect to %s: %w: is the user of --nkey, --creds or --context one of this server's?", servers, last)
+	}
+	return fmt.Errorf("connect to %s: %w", servers, last)
 }
 
 // redact leaves out the user information of URLs.
@@ -161,9 +183,7 @@ func redact(servers string) string {
 		if !ok {
 			scheme, rest = "", p
 		}
-		if _, host, has := strings.Cut(rest, "@"); has {
-			rest = host
-		}
+		rest = rest[strings.LastIndexByte(rest, '@')+1:]
 		if ok {
 			rest = scheme + "://" + rest
 		}

@@ -61,7 +61,7 @@ type Latency struct {
 	counts [latencyBuckets]atomic.Int64
 }
 
-// 16 buckets an octave of microseconds, to 2^36 µs (19 hours).
+// 16 buckets an octave of microseconds, to 2^40 µs (12 days).
 const latencyBuckets = 37 * 16
 
 func (l *Latency) Observe(d time.Duration) {
