@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -96,23 +97,44 @@ func (e env) ready(w worker) func() error {
 // counted is a worker whose heartbeat is made here.
 type counted interface{ Counters() map[string]float64 }
 
-// run connects, makes the worker and runs it beside its admin server until ctx ends.
+// run serves what an operator asks from the start, connects, makes the worker and runs it until ctx ends. It is alive, and not
+// ready, while there is no cluster yet.
 //
 //	supervisor's pipe ─┐
-//	signals ───────────┴► ctx ─► worker ─► conn.Drain
-//	                         └─► admin: /metrics /healthz /readyz
+//	signals ───────────┴► ctx ─┬► connect ─► worker ─► micro.Stop
+//	                           └► admin: /metrics /healthz /readyz
 func (p *process) run(ctx context.Context, build func(env) (worker, error)) error {
 	ctx, cancel := supervise.Orphaned(ctx, p.child)
 	defer cancel()
 	e := env{instance: instanceOf(p.name), name: p.name, metrics: service.NewRegistry()}
-	log, err := service.NewLogger(p.level, p.service, p.name)
-	if err != nil {
+	var err error
+	if e.log, err = service.NewLogger(p.level, p.service, p.name); err != nil {
 		return err
 	}
-	e.log = log
+	var ready atomic.Pointer[func() error] // nil until there is a worker
+	g, _ := service.NewGroup(ctx)
+	g.Go(service.Admin{
+		Listen: p.listen, Metrics: e.metrics, Pprof: p.pprof,
+		Ready: func() error {
+			if f := ready.Load(); f != nil {
+				return (*f)()
+			}
+			return errors.New("not connected to NATS yet")
+		},
+		OnBound: func(addr string) { e.log.Info("admin", zap.String("listen", addr)) },
+	}.Run)
+	g.Go(func(ctx context.Context) error {
+		defer cancel()
+		return p.work(ctx, e, build, func(f func() error) { ready.Store(&f) })
+	})
+	return g.Wait()
+}
+
+// work is run without the admin server.
+func (p *process) work(ctx context.Context, e env, build func(env) (worker, error), ready func(func() error)) (err error) {
 	p.connect.Name = "riskweir-" + p.service + "/" + p.name
 	p.connect.Inbox = topology.InboxPrefix(p.service)
-	if e.conn, err = p.connect.Connect(ctx, log); err != nil {
+	if e.conn, err = p.connect.Connect(ctx, e.log); err != nil {
 		return err
 	}
 	defer e.conn.Close()
@@ -124,28 +146,26 @@ func (p *process) run(ctx context.Context, build func(env) (worker, error)) erro
 	if err != nil {
 		return err
 	}
-	log.Info("started", zap.String("version", Version()), zap.String("id", e.instance), zap.String("server", e.conn.ConnectedUrlRedacted()))
+	ready(e.ready(w))
+	e.log.Info("started", zap.String("version", Version()), zap.String("id", e.instance), zap.String("server", e.conn.ConnectedUrlRedacted()))
 	started := time.Now()
-	g, gctx := service.NewGroup(ctx)
-	g.Go(func(ctx context.Context) error { defer cancel(); return w.Run(ctx) })
-	g.Go(service.Admin{
-		Listen: p.listen, Metrics: e.metrics, Ready: e.ready(w), Pprof: p.pprof,
-		OnBound: func(addr string) { log.Info("admin", zap.String("listen", addr)) },
-	}.Run)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	g, _ := service.NewGroup(ctx)
+	g.Go(func(ctx context.Context) error { defer stop(); return w.Run(ctx) })
 	if c, ok := w.(counted); ok {
 		g.Go(func(ctx context.Context) error {
 			return service.Beat(ctx, e.conn, events.Heartbeat{Service: p.service, Instance: e.instance, Name: e.name, Started: started},
 				func(h *events.Heartbeat) { h.Counters = c.Counters() })
 		})
 	}
-	<-gctx.Done()
 	err = g.Wait()
 	if e.conn.IsConnected() {
 		if stop := e.micro.Stop(); stop != nil && !errors.Is(stop, nats.ErrConnectionClosed) {
-			log.Info("micro service", zap.Error(stop))
+			e.log.Info("micro service", zap.Error(stop))
 		}
 	}
-	log.Info("stopped")
+	e.log.Info("stopped")
 	return err
 }
 

@@ -1,0 +1,286 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/choria-io/fisk"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/riskweir/riskweir/internal/testkit"
+	topology "github.com/riskweir/riskweir/jetstream"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// defined is a command of its own, without the exits of a real one.
+func defined(define func(Flags) Runner, args ...string) (Runner, error) {
+	app := fisk.New("test", "").Terminate(nil)
+	app.ErrorWriter(io.Discard)
+	app.UsageWriter(io.Discard)
+	run := define(app)
+	_, err := app.Parse(args)
+	return run, err
+}
+
+func files(f Flags) Runner { return ReadFile(f.(*fisk.Application)) }
+
+func TestFlags(t *testing.T) {
+	for _, x := range []struct {
+		name   string
+		define func(Flags) Runner
+		args   string
+		want   string // error
+	}{
+		{"node", Node, "--config n1.json", ""},
+		{"node", Node, "", "required flag --config not provided"},
+		{"scorer", Scorer, "", ""},
+		{"scorer", Scorer, "--nats nats://a:1,nats://b:2 --creds c --name s --lease 5s --admin :9100 --pprof", ""},
+		{"scorer", Scorer, "--log-level loud", "must be one of debug,info,warn,error, got 'loud'"},
+		{"scorer", Scorer, "--lease soon", "invalid duration"},
+		{"scorer", Scorer, "--colour red", "unknown long flag '--colour'"},
+		{"scorer", Scorer, "stray", "unexpected argument stray"},
+		{"ingest", Ingest, "--listen :0 --ack-timeout 1s --deadline 100ms", ""},
+		{"trainer", Trainer, "--min-labels 50 --retrain-labels 10 --retrain-every 30s", ""},
+		{"trainer", Trainer, "--min-labels many", "invalid syntax"},
+		{"monitor", Monitor, "--every 2s", ""},
+		{"sim", Sim, "--rate 10 --seed 7", ""},
+		{"sim", Sim, "--seed=-1", "invalid syntax"},
+		{"file", files, "a.csv --kind k --delimiter tab --columns a,b --columns c --label-delay 1s", ""},
+		{"file", files, "a.csv", "required flag --kind not provided"},
+		{"file", files, "--kind k", "required argument 'file' not provided"},
+		{"file", files, "a.csv --kind k --delimiter ab", `"ab": want one character, or tab, comma, semicolon`},
+	} {
+		run, err := defined(x.define, strings.Fields(x.args)...)
+		if run == nil || (err == nil) != (x.want == "") || err != nil && !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s %s: error %v, want %q", x.name, x.args, err, x.want)
+		}
+	}
+}
+
+func TestDelimiterValue(t *testing.T) {
+	for in, want := range map[string]byte{"tab": '\t', `\t`: '\t', "comma": ',', "semicolon": ';', "|": '|', " ": ' '} {
+		var b byte
+		v := delimiterValue{&b}
+		if err := v.Set(in); err != nil || b != want || v.String() != string(rune(want)) {
+			t.Errorf("%q: %q, %v, want %q", in, b, err, want)
+		}
+	}
+	for _, in := range []string{"", "ab", "é"} {
+		if err := (&delimiterValue{new(byte)}).Set(in); err == nil {
+			t.Errorf("%q was taken", in)
+		}
+	}
+	if s := (&delimiterValue{}).String(); s != "" {
+		t.Errorf("no delimiter is %q", s)
+	}
+}
+
+func TestList(t *testing.T) {
+	var to []string
+	v := List(&to)
+	for _, in := range []string{"a, b", "", "c,,d "} {
+		if err := v.Set(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(to, []string{"a", "b", "c", "d"}) || v.String() != "a,b,c,d" {
+		t.Errorf("%q, %s", to, v)
+	}
+}
+
+func TestExit(t *testing.T) {
+	for _, x := range []struct {
+		err  error
+		want int
+	}{
+		{nil, ExitOK},
+		{context.Canceled, ExitOK},
+		{fmt.Errorf("connect: %w", context.Canceled), ExitOK},
+		{ErrBroken, ExitBroken},
+		{fmt.Errorf("verify: %w", ErrBroken), ExitBroken},
+		{errors.New("no"), ExitFailed},
+		{context.DeadlineExceeded, ExitFailed},
+	} {
+		if got := Exit("test", x.err); got != x.want {
+			t.Errorf("%v: exit status %d, want %d", x.err, got, x.want)
+		}
+	}
+}
+
+func TestSignalled(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		err := Signalled(func(ctx context.Context) error {
+			if err := syscall.Kill(syscall.Getpid(), sig); err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(testkit.Deadline):
+				return errors.New("the signal did not come")
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", sig, err)
+		}
+	}
+}
+
+func TestInstanceOf(t *testing.T) {
+	if got := instanceOf("scorer-1"); !strings.HasPrefix(got, "scorer-1-") || len(got) != len("scorer-1-")+8 {
+		t.Errorf("%q", got)
+	}
+	if got := instanceOf("a b.c>*é" + strings.Repeat("x", 100)); !strings.HasPrefix(got, "a_b_c___xxx") || len(got) != 32+1+8 {
+		t.Errorf("%q", got)
+	}
+}
+
+// free is an address on which nobody listens.
+func free(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func status(url string) (int, string) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: testkit.Deadline}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, strings.TrimSpace(string(body))
+}
+
+func awaitStatus(t *testing.T, url string, code int, want string) {
+	t.Helper()
+	testkit.Eventually(t, testkit.Deadline, fmt.Sprintf("%s says %d %s", url, code, want), func() (bool, string) {
+		got, body := status(url)
+		return got == code && strings.Contains(body, want), fmt.Sprint(got, " ", body)
+	})
+}
+
+// A service outlives its cluster, and may be started before it.
+func TestServiceWithoutCluster(t *testing.T) {
+	c := testkit.Start(t, 1)
+	c.StopNode(t, 0)
+	admin := free(t)
+	run, err := defined(Scorer, "--nats", c.URL(), "--admin", admin, "--name", "s1", "--log-level", "error")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	awaitStatus(t, "http://"+admin+"/healthz", 200, "ok")
+	awaitStatus(t, "http://"+admin+"/readyz", 503, "not connected to NATS yet")
+	awaitStatus(t, "http://"+admin+"/metrics", 200, "go_goroutines")
+
+	c.RestartNode(t, 0)
+	awaitStatus(t, "http://"+admin+"/readyz", 503, "the kinds have not been read yet")
+	js := c.JetStream(t)
+	if _, err := topology.ApplyShared(t.Context(), js, topology.Options{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	awaitStatus(t, "http://"+admin+"/readyz", 200, "ok")
+
+	c.StopNode(t, 0)
+	awaitStatus(t, "http://"+admin+"/readyz", 503, "NATS is away")
+	awaitStatus(t, "http://"+admin+"/healthz", 200, "ok")
+	cancel()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(testkit.Deadline):
+		t.Fatal("the scorer did not end without its cluster")
+	}
+}
+
+// Each service runs on an empty cluster, is listed as a micro service, and ends when it is told to.
+func TestServices(t *testing.T) {
+	c := testkit.Start(t, 1)
+	js := c.JetStream(t)
+	if _, err := topology.ApplyShared(t.Context(), js, topology.Options{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	contract := events.DefaultContract()
+	contract.Kind, contract.Fields = "payment", []events.Field{{Name: "amount", Type: events.Number}}
+	if _, err := topology.ApplyKind(t.Context(), js, contract, topology.Options{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []struct {
+		name   string
+		define func(Flags) Runner
+		args   []string
+	}{
+		{"scorer", Scorer, nil}, {"ingest", Ingest, []string{"--listen", "127.0.0.1:0"}}, {"trainer", Trainer, nil}, {"monitor", Monitor, nil},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			admin := free(t)
+			run, err := defined(x.define, slices.Concat([]string{"--nats", c.URL(), "--admin", admin, "--log-level", "error"}, x.args)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- run(ctx) }()
+			awaitStatus(t, "http://"+admin+"/readyz", 200, "ok")
+			if _, err := js.Conn().Request("$SRV.PING.riskweir-"+x.name, nil, testkit.Deadline); err != nil {
+				t.Errorf("micro service: %v", err)
+			}
+			awaitMember(t, js, x.name)
+			cancel()
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(testkit.Deadline):
+				t.Fatal("it did not end")
+			}
+			taken, err := net.Listen("tcp", admin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer taken.Close()
+			if err := run(t.Context()); err == nil || !strings.Contains(err.Error(), "address already in use") {
+				t.Errorf("with its admin port taken: %v", err)
+			}
+		})
+	}
+}
+
+// awaitMember waits for a heartbeat of the service.
+func awaitMember(t *testing.T, js natsjs.JetStream, service string) {
+	t.Helper()
+	sub, err := js.Conn().SubscribeSync("heartbeats." + service + ".>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sub.Unsubscribe()
+	if _, err := sub.NextMsg(testkit.Deadline); err != nil {
+		t.Errorf("heartbeat: %v", err)
+	}
+}
