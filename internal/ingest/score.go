@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/vmihailenco/msgpack/v5"
+	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -103,11 +103,11 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 	if x = one[0]; x.fault != nil {
 		return s.notAccepted(q, x.fault), endNotAccepted
 	}
-	body, band := s.outcome(ctx, q.kind, x.entity, x.stored, v)
+	subject, body := s.outcome(ctx, q.kind, token, x.stored, v)
 	switch {
 	case body == nil:
 		return s.late(q, in.enc, &x, x.stored.Sequence), endLate
-	case band == events.BandInvalid:
+	case bandOf(subject) == events.BandInvalid:
 		return unscorable(body, x.stored.Sequence), endInvalid
 	}
 	enc, err := events.DetectEncoding("", body)
@@ -118,11 +118,13 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 }
 
 // outcome waits for the event's until ctx ends; then the body is nil.
-func (s *Server) outcome(ctx context.Context, kind, entity string, stored *natsjs.PubAck, v *waiter) (body []byte, band string) {
+func (s *Server) outcome(ctx context.Context, kind, token string, stored *natsjs.PubAck, v *waiter) (subject string, body []byte) {
 	ctx, cancel := context.WithCancel(ctx)
-	found := make(chan struct{})
-	var lookBody []byte
-	var lookBand string
+	type outcome struct {
+		subject string
+		body    []byte
+	}
+	found := make(chan outcome, 1)
 	looking := false
 	look := func() {
 		if looking {
@@ -130,11 +132,11 @@ func (s *Server) outcome(ctx context.Context, kind, entity string, stored *natsj
 		}
 		looking = true
 		go func() {
-			defer func() { found <- struct{}{} }()
-			var err error
-			if lookBody, lookBand, err = s.client.Outcome(ctx, kind, entity, stored.Sequence); err != nil {
-				lookBody = nil // another look follows, while there is time
+			subject, body, err := s.find(ctx, kind, token, stored.Sequence)
+			if err != nil && ctx.Err() == nil { // another look follows, while there is time
+				s.cfg.Log.Warn("score not found by reading", zap.Error(err))
 			}
+			found <- outcome{subject, body}
 		}()
 	}
 	defer func() {
@@ -151,11 +153,11 @@ func (s *Server) outcome(ctx context.Context, kind, entity string, stored *natsj
 	for {
 		select {
 		case m := <-v.seen:
-			first, last, err := events.OutcomeSeq(m.Data)
-			if err == nil && first <= stored.Sequence && stored.Sequence <= last {
-				return m.Data, bandOf(m)
+			which, err := place(m.Data, stored.Sequence)
+			if err == nil && which == 0 {
+				return m.Subject, m.Data
 			}
-			if err != nil || first > stored.Sequence { // an entity's outcomes come in the order of its events
+			if err != nil || which > 0 { // an entity's outcomes come in the order of its events
 				look()
 			}
 		case <-v.lost:
@@ -163,13 +165,13 @@ func (s *Server) outcome(ctx context.Context, kind, entity string, stored *natsj
 		case <-silence.C:
 			look()
 			silence.Reset(untilLook(ctx))
-		case <-found:
+		case x := <-found:
 			looking = false
-			if lookBody != nil {
-				return lookBody, lookBand
+			if x.body != nil {
+				return x.subject, x.body
 			}
 		case <-ctx.Done():
-			return nil, ""
+			return "", nil
 		}
 	}
 }
@@ -179,8 +181,8 @@ func untilLook(ctx context.Context) time.Duration {
 	return min(max(time.Until(end)/2, leastSilence), mostSilence)
 }
 
-func bandOf(m *nats.Msg) string {
-	s, err := events.ParseStoredScore(m.Subject)
+func bandOf(subject string) string {
+	s, err := events.ParseStoredScore(subject)
 	if err != nil {
 		return ""
 	}

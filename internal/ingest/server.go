@@ -73,9 +73,8 @@ type publisher interface {
 //	503  some or all were not accepted by the broker; send those again
 type Server struct {
 	cfg     ServerConfig
-	js      publisher
-	cleanup func()
-	client  *events.Client
+	js      publisher // the same as streams, but in tests
+	streams natsjs.JetStream
 	view    view
 	metrics metrics
 
@@ -101,11 +100,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
-	client, err := events.NewClient(cfg.Conn)
-	if err != nil {
-		return nil, fmt.Errorf("ingest: %w", err)
-	}
-	s := &Server{cfg: cfg, js: js, cleanup: js.CleanupPublisher, client: client, view: newView(cfg.Conn)}
+	s := &Server{cfg: cfg, js: js, streams: js, view: newView(cfg.Conn)}
 	s.records.New = func() any { return new(events.Record) }
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -131,7 +126,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.cfg.Listener) }()
-	defer s.cleanup()
+	defer s.streams.CleanupPublisher()
 	defer s.view.close()
 	select {
 	case err := <-served:

@@ -606,3 +606,31 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// Whatever of the broker is away, a request for a score is answered in time.
+func TestScoreWithoutBroker(t *testing.T) {
+	t.Parallel()
+	b := start(t, nil)
+	b.scorer(t)
+	w := b.serve(t, nil, nil)
+	if got := w.post("/v1/score/payment?deadline=20s", jsonType, []byte(`{"id":"a","card":"c","amount":1}`)); got.status != 200 {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	fresh := b.serve(t, nil, nil) // has not subscribed yet
+	b.KillNode(t, 0)
+	for _, w := range []*web{w, fresh} {
+		started := time.Now()
+		got := w.post("/v1/score/payment?deadline=500ms", jsonType, []byte(`{"id":"b","card":"c","amount":1}`))
+		if took := time.Since(started); took > 5*time.Second {
+			t.Errorf("answered after %s", took)
+		}
+		if got.status != 503 || got.Decision != events.Review || got.Errors[0].Stored != "unknown" {
+			t.Errorf("%d %s", got.status, got.body)
+		}
+	}
+	b.RestartNode(t, 0)
+	testkit.Eventually(t, testkit.Deadline, "events are accepted again", func() (bool, string) {
+		got := w.post("/v1/events/payment", jsonType, []byte(`{"id":"c","card":"c","amount":1}`))
+		return got.status == 202, string(got.body)
+	})
+}
