@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,6 +147,25 @@ func TestUpFileUntilDone(t *testing.T) {
 				t.Errorf("%s printed %q, want %q", x.args, out+errOut, want)
 			}
 		}
+	}
+}
+
+// A source that cannot be read ends the run with the reason, rather than never.
+func TestUpFileThatFails(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "loans.csv")
+	contract := filepath.Join(t.TempDir(), "loan.yaml")
+	if err := errors.Join(os.WriteFile(file, []byte("loan_id,customer,channel\nL1,c.1,web\n"), 0o600), os.WriteFile(contract, []byte(loanContract), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	nats, http := freePorts()
+	out, errOut, code := riskweir(t, "up", "--nodes", "1", "--dir", t.TempDir(), "--nats-port", nats, "--http-port", http, "--context-name", "", "--summary", "json",
+		"--source", file, "--contract", contract, "--until-done")
+	if code != 2 || !strings.Contains(errOut, "the source failed: ingest "+file) || !strings.Contains(errOut, "amount") {
+		t.Errorf("exit status %d: %s", code, errOut)
+	}
+	if s := decodeSummary(t, []byte(out)); s.Events != 0 || !s.Verified {
+		t.Errorf("%+v", s)
 	}
 }
 

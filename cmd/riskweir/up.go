@@ -315,7 +315,7 @@ func (u *upRun) startSource(ctx context.Context) error {
 	s := u.child("source", "ingest", "--kind", u.kind, "--rate", rate, "--label-delay", u.labelDelay.String(),
 		"--invalid", filepath.Join(u.layout.dir, filepath.Base(file)+".invalid.jsonl"), file)
 	s.Args[1] = "file"
-	s.Once = true
+	s.Once, s.Tries = true, sourceTries
 	return u.sup.Start(ctx, s)
 }
 
@@ -331,6 +331,8 @@ func (u *upRun) watch(ctx context.Context) (interrupted bool) {
 	defer screen.leave()
 	tick := time.NewTicker(screen.every())
 	defer tick.Stop()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -338,21 +340,45 @@ func (u *upRun) watch(ctx context.Context) (interrupted bool) {
 		case <-over:
 			return false
 		case <-tick.C:
+			screen.draw(u.look(ctx))
+		case <-look.C:
 		}
-		screen.draw(u.look(ctx))
-		if u.untilDone && u.sourceFinished() {
+		if end := u.sourceState(); u.untilDone && (end == supervise.Finished || end == supervise.Failed) {
 			return false
 		}
 	}
 }
 
-func (u *upRun) sourceFinished() bool {
+// sourceTries of a file that cannot be read through: 6 s of back-off, and while a stream has no leader each try takes seconds.
+const sourceTries = 7
+
+// sourceState is empty if there is no source.
+func (u *upRun) sourceState() supervise.State {
 	for _, s := range u.sup.Status() {
 		if s.Name == "source" {
-			return s.State == supervise.Finished
+			return s.State
 		}
 	}
-	return false
+	return ""
+}
+
+// sourceError is why the source was given up, in its own last words, or nil.
+func (u *upRun) sourceError() error {
+	if u.sourceState() != supervise.Failed {
+		return nil
+	}
+	file := u.layout.logFile("source")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("the source failed: %w", err)
+	}
+	reason := "see " + file
+	for line := range strings.Lines(string(text)) {
+		if said, ok := strings.CutPrefix(line, "riskweir: "); ok {
+			reason = strings.TrimSpace(said)
+		}
+	}
+	return fmt.Errorf("the source failed: %s", reason)
 }
 
 func isTerminal(w io.Writer) bool {
@@ -404,7 +430,7 @@ func (u *upRun) finish(ctx context.Context, interrupted bool) error {
 	if s.Verified && !s.OK {
 		return errBroken
 	}
-	return nil
+	return u.sourceError()
 }
 
 // stopAll stops whatever runs: the source, then the services, then the nodes.

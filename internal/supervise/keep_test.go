@@ -123,6 +123,22 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// A Once that fails again and again is given up; one that is killed is not.
+func TestOnceIsGivenUp(t *testing.T) {
+	tries := filepath.Join(t.TempDir(), "tries")
+	s, _ := supervised(t, "try "+tries, func(spec *Spec) { spec.Once, spec.Tries = true, 2 })
+	await(t, "given up", func() bool { return one(s).State == Failed })
+	if st := one(s); st.Restarts != 1 || st.LastExit != "exit status 7" || st.PID != 0 {
+		t.Errorf("%+v", st)
+	}
+	killed, log := supervised(t, "deaf", func(spec *Spec) { spec.Once, spec.Tries = true, 1 })
+	await(t, "deaf", func() bool { return read(t, log) == "deaf\n" })
+	if err := killed.Signal("x", syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "started again", func() bool { return one(killed).Restarts == 1 && one(killed).State == Up })
+}
+
 func TestStopKillsAfterTheGrace(t *testing.T) {
 	const grace = 300 * time.Millisecond
 	s, log := supervised(t, "deaf", func(spec *Spec) { spec.Stop = grace })

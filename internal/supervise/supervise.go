@@ -24,6 +24,7 @@ const (
 	Stopping State = "stopping"
 	Stopped  State = "stopped"
 	Finished State = "finished" // a Once that did its work
+	Failed   State = "failed"   // a Once that was given up
 )
 
 // Spec of a child: this same program, with Args.
@@ -34,6 +35,9 @@ type Spec struct {
 	Log  string        // file that its output is appended to
 	Stop time.Duration // between SIGTERM and SIGKILL
 	Once bool          // it ends by itself: exit status 0 is the end of it
+	// Tries of a Once that end by themselves in a row, after which it is given up; 0: it never is. An outage of the
+	// others makes it fail too, so the back-off between them must outlast one.
+	Tries int
 }
 
 // Status of a child, for people.
@@ -111,7 +115,7 @@ func (s *Supervisor) Start(ctx context.Context, spec Spec) error {
 
 // keep runs the child again and again until ctx ends.
 func (s *Supervisor) keep(ctx context.Context, c *child) {
-	deaths := 0
+	deaths, failures := 0, 0 // in a row; of failures it was not killed
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.once(ctx, c)
@@ -123,9 +127,16 @@ func (s *Supervisor) keep(ctx context.Context, c *child) {
 			return
 		}
 		if time.Since(began) > steady {
-			deaths = 0
+			deaths, failures = 0, 0
 		}
 		deaths++
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+			failures++
+		}
+		if c.spec.Once && c.spec.Tries > 0 && failures >= c.spec.Tries {
+			s.set(c, func(st *Status) { st.State, st.PID, st.Since, st.LastExit = Failed, 0, time.Now(), exitText(err) })
+			return
+		}
 		s.set(c, func(st *Status) {
 			st.State, st.PID, st.Since, st.LastExit = Down, 0, time.Now(), exitText(err)
 			st.Restarts++
