@@ -17,10 +17,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/riskweir/riskweir/internal/lease"
 	"github.com/riskweir/riskweir/internal/service"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
+
+// LeaseKey in MODELS says which monitor leads, that is, publishes alerts. The record carries what is firing, so that the
+// next leader goes on with the same incidents.
+const LeaseKey = "monitor.leader"
 
 // Service is the monitor's name among the heartbeats.
 const Service = "monitor"
@@ -58,7 +63,7 @@ type Monitor struct {
 	// Owned by Run.
 	rules   *rules
 	beats   *beats
-	lease   lease
+	lease   *lease.Lease[[]events.Alert] // nil: MODELS has not been opened yet
 	members []string
 	outbox  []events.Alert          // to be published, as leader
 	told    map[string]events.Alert // published as firing and not as resolved, by incident
@@ -83,8 +88,7 @@ func New(cfg Config) (*Monitor, error) {
 	if cfg.Limits.Of > 64 || cfg.Limits.Open > cfg.Limits.Of || cfg.Limits.Open < 1 || cfg.Limits.Close < 1 {
 		return nil, fmt.Errorf("monitor: open %d of %d, close %d: want 1 <= open <= of <= 64, and close >= 1", cfg.Limits.Open, cfg.Limits.Of, cfg.Limits.Close)
 	}
-	m := &Monitor{cfg: cfg, rules: newRules(cfg.Limits), beats: newBeats(), lease: lease{instance: cfg.Instance, term: cfg.Term},
-		told: map[string]events.Alert{}, failing: map[string]string{}}
+	m := &Monitor{cfg: cfg, rules: newRules(cfg.Limits), beats: newBeats(), told: map[string]events.Alert{}, failing: map[string]string{}}
 	if err := cfg.Metrics.Register(collector{m.Status}); err != nil {
 		return nil, fmt.Errorf("monitor: metrics: %w", err)
 	}
@@ -135,7 +139,15 @@ func (m *Monitor) Run(ctx context.Context) error {
 	catalog := topology.NewCatalog(js, nil) // what it cannot read shows in its kind
 	g, ctx := service.NewGroup(ctx)
 	g.Go(catalog.Run)
-	g.Go(func(ctx context.Context) error { m.loop(ctx, js, catalog, heard); return nil })
+	models := make(chan natsjs.KeyValue, 1)
+	g.Go(func(ctx context.Context) error {
+		kv, err := topology.AwaitBucket(ctx, js, events.ModelsBucket, func(err error) { m.cfg.Log.Warn("monitor: nobody can lead", zap.Error(err)) })
+		if err == nil { // else ctx ended
+			models <- kv
+		}
+		return nil
+	})
+	g.Go(func(ctx context.Context) error { m.loop(ctx, js, catalog, heard, models); return nil })
 	g.Go(func(ctx context.Context) error {
 		return service.Beat(ctx, m.cfg.Conn, events.Heartbeat{Service: Service, Instance: m.cfg.Instance, Name: m.cfg.Name, Started: m.started}, nil)
 	})
@@ -177,8 +189,7 @@ func (m *Monitor) serve() (stop func() error, err error) {
 	return sub.Unsubscribe, nil
 }
 
-func (m *Monitor) loop(ctx context.Context, js natsjs.JetStream, catalog *topology.Catalog, heard <-chan *nats.Msg) {
-	var kv natsjs.KeyValue
+func (m *Monitor) loop(ctx context.Context, js natsjs.JetStream, catalog *topology.Catalog, heard <-chan *nats.Msg, models <-chan natsjs.KeyValue) {
 	tick := time.NewTicker(m.cfg.Every)
 	defer tick.Stop()
 	for {
@@ -186,23 +197,30 @@ func (m *Monitor) loop(ctx context.Context, js natsjs.JetStream, catalog *topolo
 		case msg := <-heard:
 			m.hear(msg)
 			continue
+		case kv := <-models:
+			self := lease.Holder{Instance: m.cfg.Instance, Name: m.cfg.Name, Host: service.Hostname()}
+			m.lease = lease.New[[]events.Alert](kv, LeaseKey, self, m.cfg.Term)
+			continue
 		case <-tick.C:
 			for len(heard) > 0 { // or the dead would be those that we were too busy to hear
 				m.hear(<-heard)
 			}
 		case <-ctx.Done():
-			if kv != nil {
-				last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-				m.lease.release(last, kv)
-				cancel()
-			}
+			m.release(ctx)
 			return
 		}
-		if kv == nil {
-			kv = m.bucket(ctx, js)
-		}
-		m.look(ctx, sampler{js}, catalog, kv)
+		m.look(ctx, sampler{js}, catalog)
 	}
+}
+
+// release lets the next leader begin at once.
+func (m *Monitor) release(ctx context.Context) {
+	if m.lease == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	m.trouble("lease", m.lease.Release(ctx, m.toldList()))
 }
 
 func (m *Monitor) hear(msg *nats.Msg) {
@@ -211,19 +229,8 @@ func (m *Monitor) hear(msg *nats.Msg) {
 	}
 }
 
-func (m *Monitor) bucket(ctx context.Context, js natsjs.JetStream) natsjs.KeyValue {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Every)
-	defer cancel()
-	kv, err := js.KeyValue(ctx, events.ModelsBucket)
-	m.trouble("open "+events.ModelsBucket, err)
-	if err != nil {
-		return nil
-	}
-	return kv
-}
-
 // look takes one sample and does what follows from it.
-func (m *Monitor) look(ctx context.Context, s sampler, catalog *topology.Catalog, kv natsjs.KeyValue) {
+func (m *Monitor) look(ctx context.Context, s sampler, catalog *topology.Catalog) {
 	var ds []declared
 	for _, name := range catalog.Names() {
 		if schema, _, ok := catalog.Schema(name); ok {
@@ -244,12 +251,12 @@ func (m *Monitor) look(ctx context.Context, s sampler, catalog *topology.Catalog
 	m.beats.forget(now)
 	alerts := m.rules.step(Sample{At: now, Kinds: kinds, Members: m.members, Beating: m.beats.beating(scorerService, now)})
 	m.status.Store(m.snapshot(now))
-	m.tell(ctx, s.js, kv, alerts)
+	m.tell(ctx, s.js, alerts)
 }
 
 func (m *Monitor) snapshot(now time.Time) *Status {
 	s := &Status{
-		At: now, Monitor: m.cfg.Instance, Leads: m.lease.leads(now),
+		At: now, Monitor: m.cfg.Instance, Leads: m.leads(now),
 		Kinds: m.rules.status(now), Services: m.beats.services(now), Latency: m.beats.latency(now), Alerts: m.rules.firing(),
 	}
 	if len(s.Alerts) > 0 {
@@ -265,32 +272,43 @@ func (m *Monitor) snapshot(now time.Time) *Status {
 	return s
 }
 
+func (m *Monitor) leads(now time.Time) bool { return m.lease != nil && m.lease.Leads(now) }
+
 // tell contends for the lease and, as leader, publishes alerts. An alert goes out before the lease record names its
 // incident: who dies in between leaves one told twice, never one untold.
-func (m *Monitor) tell(ctx context.Context, js natsjs.JetStream, kv natsjs.KeyValue, alerts []events.Alert) {
-	if kv == nil {
+func (m *Monitor) tell(ctx context.Context, js natsjs.JetStream, alerts []events.Alert) {
+	if m.lease == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*m.cfg.Every)
 	defer cancel()
-	if m.lease.leads(time.Now()) {
+	if m.leads(time.Now()) {
 		m.send(ctx, js, alerts)
+	} else {
+		m.follow() // also if we lead again in a moment: these alerts are told then, as what is untold
 	}
-	m.trouble("lease", m.lease.contend(ctx, kv, m.cfg.Name, m.toldList()))
-	leads := m.lease.leads(time.Now())
-	switch {
-	case leads && !m.led:
+	m.trouble("lease", m.lease.Contend(ctx, m.toldList()))
+	switch leads := m.leads(time.Now()); {
+	case !leads:
+		m.follow()
+	case !m.led:
+		m.led = true
 		m.cfg.Log.Info("leading")
+		firing := m.lease.Carried()
 		clear(m.told)
-		for _, a := range m.lease.record.Firing {
+		for _, a := range firing {
 			m.told[a.Incident] = a
 		}
-		m.send(ctx, js, m.rules.adopt(m.lease.record.Firing))
-	case !leads && m.led:
-		m.cfg.Log.Info("not leading any more")
-		m.outbox = nil // what is still firing when somebody leads again is told then
+		m.send(ctx, js, m.rules.adopt(firing))
 	}
-	m.led = leads
+}
+
+// follow ends our term, if we led. What is still firing when somebody leads again is told then.
+func (m *Monitor) follow() {
+	if m.led {
+		m.cfg.Log.Info("not leading any more")
+	}
+	m.led, m.outbox = false, nil
 }
 
 func (m *Monitor) toldList() []events.Alert {

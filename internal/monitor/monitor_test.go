@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"github.com/riskweir/riskweir/internal/embedded"
+	"github.com/riskweir/riskweir/internal/lease"
 	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -293,5 +294,32 @@ func TestOutageIsToldAfterwards(t *testing.T) {
 		if len(states) != 2 || states[0] != events.Firing || states[1] != events.Resolved {
 			t.Errorf("%s was told as %v", what, states)
 		}
+	}
+}
+
+// A leader whose lease ran out, since it was frozen for a while, and who gets it back before another took it: what began to fire
+// in between is told.
+func TestLapsedLeaderLeavesNothingUntold(t *testing.T) {
+	s := newSite(t)
+	m, err := New(Config{Conn: s.cluster.ConnectAs(t, jetstream.RoleMonitor), Log: zaptest.NewLogger(t), Metrics: prometheus.NewRegistry(), Instance: "m1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := testkit.Context(t)
+	kv, err := s.js.KeyValue(ctx, events.ModelsBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.lease = lease.New[[]events.Alert](kv, LeaseKey, lease.Holder{Instance: "m1"}, 400*time.Millisecond)
+	m.tell(ctx, s.js, nil)
+	if !m.led {
+		t.Fatal("does not lead")
+	}
+	testkit.Eventually(t, testkit.Deadline, "the lease runs out", func() (bool, string) { return !m.leads(time.Now()), "it leads" })
+	a := events.Alert{What: whatNoScorer, Kind: kind, Severity: events.Page, State: events.Firing, Incident: "i1", Cause: causeNoScorer}
+	m.rules.incidents[a.What+" "+a.Kind] = &incident{what: a.What, kind: a.Kind, open: true, alert: a}
+	m.tell(ctx, s.js, []events.Alert{a})
+	if all := s.alerts(); !m.led || len(all) != 1 || all[0].Incident != "i1" {
+		t.Errorf("leads: %v, alerts %+v: want i1", m.led, all)
 	}
 }

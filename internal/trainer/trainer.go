@@ -18,11 +18,16 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/lease"
 	"github.com/riskweir/riskweir/internal/model"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 	"github.com/riskweir/riskweir/pkg/lr"
 )
+
+// LeaseKey in MODELS says which trainer leads. (Every key of SCORERS is a scorer, so it is not there.) Two leaders would
+// cost work, never correctness: versions and rollouts are changed by compare-and-swap.
+const LeaseKey = "trainer.leader"
 
 // Config of a Trainer. Zero values are the defaults given.
 type Config struct {
@@ -151,7 +156,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trainer: %w", err)
 	}
-	if models, ok := t.bucket(ctx, js, events.ModelsBucket); ok {
+	if models, err := topology.AwaitBucket(ctx, js, events.ModelsBucket, t.trouble); err == nil { // else ctx ended
 		t.run(ctx, js, models)
 	}
 	if err := stop(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) {
@@ -163,46 +168,17 @@ func (t *Trainer) Run(ctx context.Context) error {
 func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstream.KeyValue) {
 	t.ready.Store(true)
 	registry := model.NewRegistry(models)
-	leader := elector{
-		kv:      models,
-		lease:   lease{me: leaseRecord{Instance: t.cfg.Instance, Name: t.cfg.Name, Host: t.cfg.Host}, term: t.cfg.Lease},
-		lead:    func(ctx context.Context) { t.lead(ctx, registry) },
-		trouble: t.trouble,
-	}
+	self := lease.Holder{Instance: t.cfg.Instance, Name: t.cfg.Name, Host: t.cfg.Host}
+	candidacy := lease.New[struct{}](models, LeaseKey, self, t.cfg.Lease)
 	catalog := topology.NewCatalog(js, t.trouble)
 	var running sync.WaitGroup
-	running.Go(func() { leader.run(ctx) })
+	running.Go(func() {
+		lease.Elect(ctx, candidacy, func(ctx context.Context) { t.lead(ctx, registry) }, t.trouble)
+	})
 	running.Go(func() { t.followKinds(ctx, js, catalog, &running) })
 	// It returns nil only, when ctx ends.
 	running.Go(func() { _ = catalog.Run(ctx) })
 	running.Wait()
-}
-
-// bucket waits until the bucket can be opened. It is false if ctx ended first.
-func (t *Trainer) bucket(ctx context.Context, js jetstream.JetStream, name string) (jetstream.KeyValue, bool) {
-	wait := readerRetryMin
-	for {
-		kv, err := openBucket(ctx, js, name)
-		if err == nil {
-			return kv, true
-		}
-		if ctx.Err() != nil {
-			return nil, false
-		}
-		t.trouble(err)
-		pause(ctx, wait)
-		wait = min(2*wait, readerRetryMax)
-	}
-}
-
-func openBucket(ctx context.Context, js jetstream.JetStream, name string) (jetstream.KeyValue, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	kv, err := js.KeyValue(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s (make it with 'riskweir topology apply'): %w", name, err)
-	}
-	return kv, nil
 }
 
 func (t *Trainer) trouble(err error) { t.log.Warn("trainer", zap.Error(err)) }
