@@ -77,7 +77,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("scorer: jetstream: %w", err)
 	}
-	kv, err := s.bucket(ctx, js)
+	kv, err := topology.AwaitBucket(ctx, js, events.ModelsBucket, func(err error) { s.cfg.Log.Info("waiting for the registry", zap.Error(err)) })
 	if err != nil {
 		return err
 	}
@@ -113,26 +113,6 @@ func (s *Scorer) Run(ctx context.Context) error {
 	err = g.Wait()
 	stopBackground()
 	return errors.Join(err, back.Wait())
-}
-
-// bucket waits for MODELS: a scorer may be started before its cluster.
-func (s *Scorer) bucket(ctx context.Context, js natsjs.JetStream) (natsjs.KeyValue, error) {
-	for said := false; ; said = true {
-		try, cancel := context.WithTimeout(ctx, 2*time.Second)
-		kv, err := js.KeyValue(try, events.ModelsBucket)
-		cancel()
-		if err == nil {
-			return kv, nil
-		}
-		if !said {
-			s.cfg.Log.Info("waiting for the registry", zap.Error(err), zap.String("mend", "riskweir topology apply"))
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(250 * time.Millisecond):
-		}
-	}
 }
 
 // feedKinds gives each new contract to the watcher, then the kinds to the pool.
