@@ -34,6 +34,9 @@ type layout struct {
 	lock  *os.File
 	saved layoutFile
 	ports ports
+
+	// adjust changes the config of node i before it is written; nil: it stays.
+	adjust func(i int, cfg *embedded.Config)
 }
 
 type layoutFile struct {
@@ -259,6 +262,9 @@ func (l *layout) writeNodes(users []embedded.User) error {
 		if l.saved.Nodes > 1 {
 			cfg.ClusterPort, cfg.ClusterName, cfg.Routes = l.ports.cluster[i], "riskweir", routes
 			cfg.RouteUser, cfg.RoutePassword = "route", l.saved.RoutePassword
+		}
+		if l.adjust != nil {
+			l.adjust(i, &cfg)
 		}
 		if err := writeJSON(l.nodeFile(i), cfg); err != nil {
 			return err

@@ -61,6 +61,11 @@ type Config struct {
 	RouteUser     string   // with RoutePassword: what a node must show to join
 	RoutePassword string
 
+	// Other nodes and clients are told to come to Advertise instead of the cluster port; and clients are told of no other
+	// node with NoAdvertise. Both keep them on the addresses that they were given, where something stands in between.
+	Advertise   string
+	NoAdvertise bool
+
 	// Users who may connect, by nkey. None: whoever connects is an administrator of App, for tests.
 	Users []User
 
@@ -161,7 +166,7 @@ func (c Config) Validate() error {
 
 // texts are the strings that ConfigText quotes.
 func (c Config) texts() []string {
-	all := append([]string{c.Dir, c.Host}, c.Routes...)
+	all := append([]string{c.Dir, c.Host, c.Advertise}, c.Routes...)
 	all = append(all, c.Tags...)
 	for _, u := range c.Users {
 		all = append(append(append(all, u.Name), u.Publish...), u.Subscribe...)
@@ -231,6 +236,12 @@ func ConfigText(c Config) string {
 			routes[i] = "nats://" + userinfo + r
 		}
 		line("  routes: %s", quoteAll(routes))
+		if c.Advertise != "" {
+			line("  advertise: %s", quote(c.Advertise))
+		}
+		if c.NoAdvertise {
+			line("  no_advertise: true")
+		}
 		line("}")
 	}
 

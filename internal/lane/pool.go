@@ -33,6 +33,7 @@ type Config struct {
 	Committer   func(kind string) Committer // a topology.Committer with a time-out of 2 s if nil
 	APITimeout  time.Duration               // 3 s if zero
 	StopTimeout time.Duration               // for lanes to be given up in order; 2 s if zero
+	Now         func() time.Time            // time.Now if nil: a clock that is wrong costs time, never correctness
 }
 
 const (
@@ -181,7 +182,7 @@ func (p *Pool) start(work context.Context, key laneKey, k Kind) {
 	limits.Refresh = k.Refresh
 	r := newRunner(RunnerConfig{
 		Conn: p.Conn, JS: p.JS, Kind: key.kind, Lane: key.lane, Instance: p.Self.Instance, Limits: limits,
-		Stage: p.Stage(k, key.lane), Observer: p.Observer, Committer: p.Committer(key.kind), APITimeout: p.APITimeout,
+		Stage: p.Stage(k, key.lane), Observer: p.Observer, Committer: p.Committer(key.kind), APITimeout: p.APITimeout, Now: p.Now,
 	})
 	p.own[key] = &owned{control: r.control, cancel: cancel}
 	p.wg.Add(1)

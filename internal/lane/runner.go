@@ -56,6 +56,7 @@ type RunnerConfig struct {
 	Observer   Observer
 	Committer  Committer
 	APITimeout time.Duration
+	Now        func() time.Time // time.Now if nil
 }
 
 const tickEvery = 100 * time.Millisecond
@@ -73,6 +74,9 @@ type runner struct {
 }
 
 func newRunner(c RunnerConfig) *runner {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	return &runner{
 		RunnerConfig: c,
 		machine:      NewMachine(c.Instance, c.Limits),
@@ -171,7 +175,7 @@ func (r *runner) note(what string) {
 // step feeds the machine and carries out what it decides.
 func (r *runner) step(ctx context.Context, in Input) {
 	before, position := r.machine.phase, r.machine.pos
-	for _, action := range r.machine.Step(in, time.Now()) {
+	for _, action := range r.machine.Step(in, r.Now()) {
 		switch a := action.(type) {
 		case ReadPosition:
 			r.ask(func() Input { return r.readPosition(ctx, a) })

@@ -33,6 +33,7 @@ type Config struct {
 	Name     string        // as the operator started it: scorer-1
 	Lease    time.Duration // without sight of the registry, after which scores say stale; 30 s if zero
 	Limits   lane.Limits   // lane.DefaultLimits if MaxBatch is zero
+	Skew     time.Duration // by which this process's clock is wrong, for tests of that
 }
 
 // Scorer competes for lanes and scores those that it owns.
@@ -88,7 +89,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	kinds := make(chan []lane.Kind, 1)
 	pool := lane.NewPool(lane.Config{
-		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds,
+		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds, Now: func() time.Time { return time.Now().Add(s.cfg.Skew) },
 		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
 		Stage: func(k lane.Kind, n int) lane.Stage {
 			return &laneStage{lane: n, stage: stage{
