@@ -203,7 +203,8 @@ func (p *Pool) tell(in Input) {
 	}
 }
 
-// look tells every lane where EVENTS begins now, so that none passes over events that have expired.
+// look tells every lane where EVENTS begins and ends now, so that none passes over events that have expired or reads on in
+// a stream that was put back.
 func (p *Pool) look(work context.Context) {
 	for _, k := range p.kinds {
 		p.wg.Add(1)
@@ -220,7 +221,7 @@ func (p *Pool) look(work context.Context) {
 				return // the lanes meet the same broker and say what is wrong with it
 			}
 			for _, c := range lanes {
-				send(c, Horizon{Incarnation: s.Created, First: s.State.First})
+				send(c, Horizon{Incarnation: s.Created, First: s.State.First, Last: s.State.Last})
 			}
 		}()
 	}

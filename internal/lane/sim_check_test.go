@@ -7,7 +7,7 @@ import "github.com/riskweir/riskweir/pkg/events"
 //	an event has at most one outcome;           outcomes of a lane are in the order of its events
 //	every event of the lane <= pos.Seq has one; an expired range holds only events that left without
 //	epoch and revision never fall;              another owner, another epoch
-//	an event ends unread only if MaxTries owners set out upon it alone and were not heard of before the next one's claim
+//	an event ends unread only if MaxTries owners set out upon it alone and were not heard of before the next one did
 func (w *world) apply(lane int, c Commit) {
 	l := &w.lanes[lane]
 	was, p := l.top().pos, c.Position
@@ -72,7 +72,9 @@ func (w *world) apply(lane int, c Commit) {
 	w.mark(was, c)
 }
 
-// mark keeps the truth about who set out upon an event alone: whoever commits something else afterwards came back.
+// mark keeps the truth about who set out upon an event alone: whoever commits something else afterwards came back, unless
+// another has set out meanwhile. So scorers that quarrel about a lane, and live, may be held against an event; one that is
+// alone with its lane is not.
 func (w *world) mark(was events.Position, c Commit) {
 	p := c.Position
 	if was.Trying != 0 && was.Trying <= w.gen.last() {
@@ -81,13 +83,14 @@ func (w *world) mark(was events.Position, c Commit) {
 		if by == "" {
 			by = was.Owner
 		}
-		if n := len(e.markers); n > 0 && e.markers[n-1] == by && e.outcome == none {
+		if n := len(e.markers); n > e.sealed && e.markers[n-1] == by && e.outcome == none {
 			e.markers = e.markers[:n-1]
 		}
 	}
 	if p.Trying != 0 && p.Trying <= w.gen.last() && len(c.Events) == 0 && p.Epoch == was.Epoch && p.Tries > 0 && p.Owner != "" &&
 		(p.Trying != was.Trying || p.Tries > was.Tries) {
 		e := w.gen.event(p.Trying)
+		e.sealed = len(e.markers)
 		e.markers = append(e.markers, p.Owner)
 	}
 }

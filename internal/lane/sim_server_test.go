@@ -33,8 +33,9 @@ type simEvent struct {
 	poison  poison
 	outcome outcome
 	left    bool     // EVENTS without an outcome
-	kills   int      // owners that died or hung of it
-	alone   int      // of those, while they scored nothing else
+	kills   int      // owners that died of it, or hung and did not come back
+	alone   int      // owners that died or hung of it while they scored nothing else
+	sealed  int      // of markers, those that can not be taken back: another has set out since
 	markers []string // instances that stored that they set out upon it alone, and have not come back
 }
 

@@ -405,12 +405,12 @@ func (w *world) fault() {
 	}
 }
 
-// look tells the lanes where EVENTS begins, as Pool.look does.
+// look tells the lanes where EVENTS begins and ends, as Pool.look does.
 func (w *world) look() {
 	for _, p := range w.procs {
 		for i, m := range p.lanes {
 			if m != nil && p.awake() && p.lanes[i] == m {
-				w.feed(p, i, Horizon{Incarnation: w.gen.created, First: w.gen.first})
+				w.feed(p, i, Horizon{Incarnation: w.gen.created, First: w.gen.first, Last: w.gen.last()})
 			}
 		}
 	}
@@ -480,6 +480,12 @@ func (w *world) wake(p *proc) {
 	}
 	w.count.zombies++
 	w.tracef("%s wakes up", p.instance)
+	for _, e := range q.ask.(Commit).Events {
+		if e.Subject == w.gen.name && e.Seq <= w.gen.last() && w.gen.event(e.Seq).poison == hanging {
+			w.gen.event(e.Seq).kills-- // it came back, and takes its mark back if nobody has set out since
+			break
+		}
+	}
 	w.send(q)
 }
 

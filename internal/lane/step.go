@@ -47,7 +47,7 @@ type (
 	}
 	Horizon struct { // of EVENTS, now
 		Incarnation time.Time
-		First       uint64
+		First, Last uint64
 	}
 	CommitEnd struct { // answers Commit
 		ID     uint64
@@ -150,6 +150,8 @@ func (m *Machine) Step(in Input, now time.Time) []Action {
 		case m.phase != Running:
 		case !in.Incarnation.Equal(m.pos.Incarnation):
 			return m.doubt(now, "EVENTS is another stream than the one that the lane reads")
+		case in.Last < m.end:
+			return m.doubt(now, fmt.Sprintf("EVENTS ends at %d, and ended at %d when the lane was claimed", in.Last, m.end))
 		case in.First > m.received+1:
 			return m.doubt(now, fmt.Sprintf("events up to %d left the stream while the lane had read up to %d", in.First-1, m.received))
 		}
@@ -182,13 +184,6 @@ func (m *Machine) read() []Action {
 // the stored position with a claim of its own. A claim is what settles a commit of unknown result.
 func (m *Machine) doubt(now time.Time, why string) []Action {
 	actions := m.closeRun()
-	switch {
-	case !m.wanted && m.phase == Reading:
-		m.phase = Idle
-		return append(actions, Released{})
-	case !m.wanted:
-		return append(actions, m.read()...)
-	}
 	m.phase, m.retryAt = Waiting, now.Add(m.backoff())
 	m.failures++
 	return append(actions, Note{why})
@@ -239,6 +234,9 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 	switch {
 	case in.Err != nil:
 		return m.doubt(now, "read the position: "+in.Err.Error())
+	case !in.Found && !m.wanted:
+		m.phase = Idle
+		return []Action{Released{}}
 	case !in.Found:
 		return m.halt(now, "the lane has no position: it was purged, or SCORES was made anew; nothing is scored until 'riskweir lane rebase' says where to go on")
 	}
@@ -276,7 +274,7 @@ func (m *Machine) commit(p Phase, next events.Position, batch []Event, t Treatme
 
 func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
 	was := m.phase
-	if was == Releasing {
+	if was == Releasing && (in.Result == Stored || in.Result == Fenced) {
 		m.phase = Idle
 		if m.wanted {
 			return m.read()
@@ -464,7 +462,8 @@ func (m *Machine) owed(now time.Time) []Action {
 	return m.commit(Committing, next, nil, Scored)
 }
 
-// release gives the lane up. What is in flight is waited for; what is only read is left to the next owner.
+// release gives the lane up. What is in flight is waited for; what is only read is left to the next owner. As long as the
+// position may be ours it goes on, as with any doubt: whoever comes next would take us for dead. Who cannot wait ends the loop.
 func (m *Machine) release() []Action {
 	switch m.phase {
 	case Claiming, Committing, Expiring, Releasing:
@@ -472,7 +471,7 @@ func (m *Machine) release() []Action {
 	case Reading:
 		return nil // positionRead lets go
 	case Waiting:
-		return m.read() // the position may be ours: whoever comes next would take us for dead
+		return m.read()
 	case Inspecting, Opening, Running, Checking:
 		return append(m.closeRun(), m.letGo()...)
 	}
