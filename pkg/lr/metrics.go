@@ -11,8 +11,9 @@ const eceBins = 10
 
 // Metrics say how well probabilities p foretold the labels y of the same rows.
 type Metrics struct {
-	N         int `json:"n"`
-	Positives int `json:"positives"`
+	N         int     `json:"n"` // rows; with weights those of weight above 0
+	Positives int     `json:"positives"`
+	Weight    float64 `json:"weight"` // of the N rows together; N without weights
 
 	LogLoss float64 `json:"log_loss"` // mean, in nats; see [LogLoss]
 	Brier   float64 `json:"brier"`    // see [Brier]
@@ -24,6 +25,7 @@ type Metrics struct {
 
 	AUC   float64 `json:"auc"`    // see [AUC]
 	AUCSE float64 `json:"auc_se"` // its standard error; see [DeLong]
+	Gini  float64 `json:"gini"`   // 2·AUC - 1, also called accuracy ratio or Somers' D: 0 at random, 1 at best
 	AP    float64 `json:"ap"`     // see [AveragePrecision]
 	KS    float64 `json:"ks"`     // see [KS]
 }
@@ -34,24 +36,38 @@ type Metrics struct {
 // together with a [OneClassError]. Any other error comes with the zero Metrics.
 // Time is that of sorting p.
 func Evaluate(y, p []float64) (Metrics, error) {
-	positives, err := checkPredictions(y, p)
+	return EvaluateWeighted(y, p, nil)
+}
+
+// EvaluateWeighted is [Evaluate] for rows that count more or less: weights has one
+// number a row, 0 or more, in any unit; nil means 1 for all.
+//
+// In every metric a row of weight 2 is as good as the row twice, with two exceptions.
+// ECEMass cuts its bins by rows, not by weight. AUCSE asks how the AUC varies over samples
+// of rows, and there a row of weight 2 was drawn once: it does not depend on the unit of
+// the weights, and grows as they become unequal.
+func EvaluateWeighted(y, p, weights []float64) (Metrics, error) {
+	y, p, weights, positives, err := predictions(y, p, weights)
 	if err != nil {
 		return Metrics{}, err
 	}
 	order := ascending(p)
+	total := totalWeight(weights, len(y))
 	m := Metrics{
 		N:         len(y),
 		Positives: positives,
-		LogLoss:   logLoss(y, p),
-		Brier:     brier(y, p),
-		ECE:       ece(y, p, eceBins),
-		ECEMass:   eceMass(y, p, order, eceBins),
+		Weight:    total,
+		LogLoss:   logLoss(y, p, weights) / total,
+		Brier:     brier(y, p, weights) / total,
+		ECE:       ece(y, p, weights, eceBins) / total,
+		ECEMass:   eceMass(y, p, weights, order, eceBins) / total,
 	}
 	if err := needBoth(positives, len(y)); err != nil {
 		return m, err
 	}
-	r := ranks(y, p, order, positives)
+	r := ranks(y, p, weights, order)
 	m.AUC, m.AUCSE = r.auc(), r.deLongSE()
+	m.Gini = 2*m.AUC - 1
 	m.AP, m.KS = r.averagePrecision(), r.ks()
 	return m, nil
 }
@@ -96,21 +112,28 @@ func LogLoss(y, p []float64) (float64, error) {
 	if _, err := checkPredictions(y, p); err != nil {
 		return 0, err
 	}
-	return logLoss(y, p), nil
+	return logLoss(y, p, nil) / float64(len(y)), nil
 }
 
-func logLoss(y, p []float64) float64 {
+// logLoss, brier, ece and eceMass are weighted sums over the rows, not yet divided by
+// the weight; nil weights mean 1.
+func logLoss(y, p, weights []float64) float64 {
 	const clip = 1e-15
 	sum := 0.0
 	for i, v := range p {
 		v = min(max(v, clip), 1-clip)
+		loss := 0.0
 		if y[i] == 1 {
-			sum -= Log(v)
+			loss = -Log(v)
 		} else {
-			sum -= Log1p(-v)
+			loss = -Log1p(-v)
 		}
+		if weights != nil {
+			loss = float64(weights[i] * loss)
+		}
+		sum += loss
 	}
-	return sum / float64(len(p))
+	return sum
 }
 
 // Brier returns the mean of (p-y)² (Brier, Monthly Weather Review 78, 1950): 0 is
@@ -119,16 +142,20 @@ func Brier(y, p []float64) (float64, error) {
 	if _, err := checkPredictions(y, p); err != nil {
 		return 0, err
 	}
-	return brier(y, p), nil
+	return brier(y, p, nil) / float64(len(y)), nil
 }
 
-func brier(y, p []float64) float64 {
+func brier(y, p, weights []float64) float64 {
 	sum := 0.0
 	for i, v := range p {
 		d := v - y[i]
-		sum += float64(d * d)
+		square := float64(d * d)
+		if weights != nil {
+			square = float64(weights[i] * square)
+		}
+		sum += square
 	}
-	return sum / float64(len(p))
+	return sum
 }
 
 // ECE returns the expected calibration error over bins of equal width: rows with
@@ -139,23 +166,30 @@ func ECE(y, p []float64, bins int) (float64, error) {
 	if _, err := checkBins(y, p, bins); err != nil {
 		return 0, err
 	}
-	return ece(y, p, bins), nil
+	return ece(y, p, nil, bins) / float64(len(y)), nil
 }
 
-func ece(y, p []float64, bins int) float64 {
+func ece(y, p, weights []float64, bins int) float64 {
 	sumP, sumY := make([]float64, bins), make([]float64, bins)
 	for i, v := range p {
-		b := min(int(v*float64(bins)), bins-1)
+		b := binOf(v, bins)
+		label := y[i]
+		if weights != nil {
+			v, label = float64(weights[i]*v), float64(weights[i]*label)
+		}
 		sumP[b] += v
-		sumY[b] += y[i]
+		sumY[b] += label
 	}
 	// (n_b/n)·|mean p - mean y| = |Σp - Σy|/n.
 	total := 0.0
 	for b := range bins {
 		total += math.Abs(sumP[b] - sumY[b])
 	}
-	return total / float64(len(p))
+	return total
 }
+
+// binOf returns which of bins intervals of equal width p lies in.
+func binOf(p float64, bins int) int { return min(int(p*float64(bins)), bins-1) }
 
 // ECEMass returns the expected calibration error over bins of equal count: the
 // rows in ascending order of p, rows of equal p in their given order, are cut into
@@ -166,10 +200,10 @@ func ECEMass(y, p []float64, bins int) (float64, error) {
 	if _, err := checkBins(y, p, bins); err != nil {
 		return 0, err
 	}
-	return eceMass(y, p, ascending(p), bins), nil
+	return eceMass(y, p, nil, ascending(p), bins) / float64(len(y)), nil
 }
 
-func eceMass(y, p []float64, order []int32, bins int) float64 {
+func eceMass(y, p, weights []float64, order []int32, bins int) float64 {
 	n := len(order)
 	total := 0.0
 	for b, from := 0, 0; b < bins; b++ {
@@ -179,12 +213,16 @@ func eceMass(y, p []float64, order []int32, bins int) float64 {
 		}
 		sum := 0.0
 		for _, i := range order[from:to] {
-			sum += p[i] - y[i]
+			d := p[i] - y[i]
+			if weights != nil {
+				d = float64(weights[i] * d)
+			}
+			sum += d
 		}
 		total += math.Abs(sum)
 		from = to
 	}
-	return total / float64(n)
+	return total
 }
 
 func checkBins(y, p []float64, bins int) (positives int, err error) {

@@ -80,89 +80,115 @@ func rank(y, p []float64) (ranking, error) {
 	if err := needBoth(positives, len(y)); err != nil {
 		return ranking{}, err
 	}
-	return ranks(y, p, ascending(p), positives), nil
+	return ranks(y, p, nil, ascending(p)), nil
 }
 
-// ranking counts the rows at each distinct value of p, ascending. Everything that
-// depends on the order of p alone follows from these counts, ties included.
+// ranking adds up the weights of the rows at each distinct value of p, ascending.
+// Everything that depends on the order of p alone follows from these sums, ties
+// included. Without weights the sums are counts, and exact.
 type ranking struct {
 	steps                []step
-	positives, negatives int64
+	positives, negatives class
 }
 
-type step struct{ positives, negatives int64 }
+// step is what a value of p has of either class.
+type step struct{ positives, negatives class }
 
-func ranks(y, p []float64, order []int32, positives int) ranking {
-	r := ranking{positives: int64(positives), negatives: int64(len(y) - positives)}
+// class sums up rows of one label.
+type class struct {
+	rows    int
+	weight  float64
+	squares float64 // of the weights
+}
+
+func (c *class) add(weight float64) {
+	c.rows++
+	c.weight += weight
+	c.squares += float64(weight * weight)
+}
+
+// ranks takes nil for weights of 1.
+func ranks(y, p, weights []float64, order []int32) ranking {
+	var r ranking
 	for k, i := range order {
 		if k == 0 || p[i] != p[order[k-1]] {
 			r.steps = append(r.steps, step{})
 		}
 		s := &r.steps[len(r.steps)-1]
+		weight := 1.0
+		if weights != nil {
+			weight = weights[i]
+		}
 		if y[i] == 1 {
-			s.positives++
+			s.positives.add(weight)
+			r.positives.add(weight)
 		} else {
-			s.negatives++
+			s.negatives.add(weight)
+			r.negatives.add(weight)
 		}
 	}
 	return r
 }
 
-// auc counts half pairs in integers: two for a pair in the right order, one for a
-// tie. That is exact up to 2·10⁹ rows.
+// auc counts half pairs: two for a pair in the right order, one for a tie. Without
+// weights that is exact up to 10⁸ rows.
 func (r ranking) auc() float64 {
-	var below, halves int64 // negatives below the step
+	var below, halves float64 // weight of the negatives below the step
 	for _, s := range r.steps {
-		halves += s.positives * (2*below + s.negatives)
-		below += s.negatives
+		halves += float64(s.positives.weight * (float64(2*below) + s.negatives.weight))
+		below += s.negatives.weight
 	}
-	return float64(halves) / 2 / (float64(r.positives) * float64(r.negatives))
+	return halves / 2 / (r.positives.weight * r.negatives.weight)
 }
 
 // deLongSE takes the variance of each row's placement: the share of the other class
-// over which it stands on the right side, ties half.
+// over which it stands on the right side, ties half. A weighted AUC is a mean of
+// placements with weights w, whose variance over samples of n rows is, to first order,
+// n/(n-1)·Σ w²(placement - AUC)²/(Σ w)².
 func (r ranking) deLongSE() float64 {
 	auc := r.auc()
 	var ofPositives, ofNegatives float64 // sums of squared deviations from auc
-	var negativesBelow, positivesBelow int64
+	var negativesBelow, positivesBelow float64
 	for _, s := range r.steps {
-		d := (float64(negativesBelow)+float64(0.5*float64(s.negatives)))/float64(r.negatives) - auc
-		ofPositives += float64(float64(float64(s.positives)*d) * d)
-		above := r.positives - positivesBelow - s.positives
-		d = (float64(above)+float64(0.5*float64(s.positives)))/float64(r.positives) - auc
-		ofNegatives += float64(float64(float64(s.negatives)*d) * d)
-		negativesBelow += s.negatives
-		positivesBelow += s.positives
+		d := (negativesBelow+float64(0.5*s.negatives.weight))/r.negatives.weight - auc
+		ofPositives += float64(float64(s.positives.squares*d) * d)
+		above := r.positives.weight - positivesBelow - s.positives.weight
+		d = (above+float64(0.5*s.positives.weight))/r.positives.weight - auc
+		ofNegatives += float64(float64(s.negatives.squares*d) * d)
+		negativesBelow += s.negatives.weight
+		positivesBelow += s.positives.weight
 	}
-	variance := func(squares float64, n int64) float64 {
-		if n == 1 {
-			return auc * (1 - auc) // the most a number between 0 and 1 of mean auc can vary
-		}
-		return squares / float64(n-1)
+	return math.Sqrt(r.positives.variance(ofPositives, auc) + r.negatives.variance(ofNegatives, auc))
+}
+
+// variance is that of a class's weighted mean placement auc, from the sum of squared
+// weighted deviations.
+func (c class) variance(squares, auc float64) float64 {
+	if c.rows == 1 {
+		return auc * (1 - auc) // the most a number between 0 and 1 of mean auc can vary
 	}
-	return math.Sqrt(variance(ofPositives, r.positives)/float64(r.positives) +
-		variance(ofNegatives, r.negatives)/float64(r.negatives))
+	return squares / float64(c.rows-1) / (float64(c.weight*c.weight) / float64(c.rows))
 }
 
 func (r ranking) averagePrecision() float64 {
-	var found, taken int64
+	var found, taken float64
 	sum := 0.0
 	for k := len(r.steps) - 1; k >= 0; k-- {
 		s := r.steps[k]
-		found += s.positives
-		taken += s.positives + s.negatives
-		sum += float64(float64(s.positives) * (float64(found) / float64(taken)))
+		found += s.positives.weight
+		taken += s.positives.weight + s.negatives.weight
+		sum += float64(s.positives.weight * (found / taken))
 	}
-	return sum / float64(r.positives)
+	return sum / r.positives.weight
 }
 
 func (r ranking) ks() float64 {
-	var positives, negatives int64
+	var positives, negatives float64
 	most := 0.0
 	for _, s := range r.steps {
-		positives += s.positives
-		negatives += s.negatives
-		d := float64(positives)/float64(r.positives) - float64(negatives)/float64(r.negatives)
+		positives += s.positives.weight
+		negatives += s.negatives.weight
+		d := positives/r.positives.weight - negatives/r.negatives.weight
 		most = max(most, math.Abs(d))
 	}
 	return most
