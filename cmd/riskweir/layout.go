@@ -35,7 +35,8 @@ type layout struct {
 	saved layoutFile
 	ports ports
 
-	// adjust changes the config of node i before it is written; nil: it stays.
+	// Both may be nil. chosen is told when the ports are chosen; adjust changes the config of node i before it is written.
+	chosen func() error
 	adjust func(i int, cfg *embedded.Config)
 }
 
@@ -196,8 +197,10 @@ func (l *layout) choosePorts(nats, http int) error {
 		}
 	}
 	var err error
-	l.ports.http, err = next(http)
-	return err
+	if l.ports.http, err = next(http); err != nil || l.chosen == nil {
+		return err
+	}
+	return l.chosen()
 }
 
 func isFree(port int) bool {

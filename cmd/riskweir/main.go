@@ -41,6 +41,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.status(a.Command("status", statusHelp))
 	a.verify(a.Command("verify", verifyHelp))
 	a.doctor(a.Command("doctor", doctorHelp))
+	a.chaos(a.Command("chaos", chaosHelp))
 	a.kindVerbs(a.Command("kind", "Declare kinds: what their events look like, how scores are decided on."))
 	a.ingest(a.Command("ingest", ingestHelp))
 	a.explain(a.Command("explain", explainHelp))

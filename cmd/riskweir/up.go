@@ -179,10 +179,7 @@ func (u *upRun) startNodes(ctx context.Context) error {
 		return err
 	}
 	for i := range u.nodes {
-		if err := u.sup.Start(ctx, supervise.Spec{
-			Name: nodeName(i), Log: l.logFile(nodeName(i)), Stop: 5 * time.Second,
-			Args: []string{"run", "node", "--supervised", "--config", l.nodeFile(i)},
-		}); err != nil {
+		if err := u.sup.Start(ctx, u.node(i)); err != nil {
 			return err
 		}
 	}
@@ -249,6 +246,13 @@ func (u *upRun) sourceContract() (events.Contract, error) {
 		fmt.Fprintln(u.status, "note:", n)
 	}
 	return c, err
+}
+
+func (u *upRun) node(i int) supervise.Spec {
+	return supervise.Spec{
+		Name: nodeName(i), Log: u.layout.logFile(nodeName(i)), Stop: 5 * time.Second,
+		Args: []string{"run", "node", "--supervised", "--config", u.layout.nodeFile(i)},
+	}
 }
 
 func (u *upRun) child(name, role string, args ...string) supervise.Spec {

@@ -103,11 +103,11 @@ func Catalogue() []Terms {
 	return out
 }
 
-// NeedsCables says whether any of the named faults works upon proxies: of routes, of a scorer's links.
-func NeedsCables(names []string) (routes, links bool) {
+// NeedsCables says whether any of the faults works upon proxies: of routes, of a scorer's links.
+func NeedsCables(faults []Terms) (routes, links bool) {
 	for _, f := range catalogue() {
-		for _, n := range names {
-			if n == f.Name {
+		for _, t := range faults {
+			if t.Name == f.Name {
 				routes = routes || f.needs&needRoutes != 0
 				links = links || f.needs&needLinks != 0
 			}

@@ -10,6 +10,7 @@ package chaos
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -44,6 +45,19 @@ const (
 //
 // An error: not even one fault fits.
 func Plan(seed uint64, length time.Duration, faults []Terms) ([]Step, error) {
+	steps := draw(seed, faults, length, 1<<20)
+	if len(steps) == 0 {
+		return nil, fmt.Errorf("no fault fits into %s: make it longer", length)
+	}
+	return steps, nil
+}
+
+// PlanEach draws a plan of n rounds, however long that takes.
+func PlanEach(seed uint64, n int, faults []Terms) []Step {
+	return draw(seed, faults, math.MaxInt64, n)
+}
+
+func draw(seed uint64, faults []Terms, length time.Duration, rounds int) []Step {
 	r := rand.New(rand.NewPCG(seed, 0x636861_6f73))
 	between := func(least, most time.Duration) time.Duration {
 		if most <= least {
@@ -53,7 +67,7 @@ func Plan(seed uint64, length time.Duration, faults []Terms) ([]Step, error) {
 	}
 	var steps []Step
 	at := warmUp
-	for misses := 0; len(faults) > 0 && misses < len(faults); {
+	for misses := 0; misses < len(faults) && rounds > 0; rounds-- {
 		misses = 0
 		round := slices.Clone(faults)
 		r.Shuffle(len(round), func(i, j int) { round[i], round[j] = round[j], round[i] })
@@ -68,10 +82,7 @@ func Plan(seed uint64, length time.Duration, faults []Terms) ([]Step, error) {
 			at = end
 		}
 	}
-	if len(steps) == 0 {
-		return nil, fmt.Errorf("no fault fits into %s: make it longer", length)
-	}
-	return steps, nil
+	return steps
 }
 
 // Choose returns the terms of the named faults, in the order of all; names empty: all.
