@@ -153,7 +153,7 @@ func TestDerivativesByFiniteDifferences(t *testing.T) {
 	for _, cols := range []int{1, 4, 5, 6, 11, 12} {
 		s := generate(r.Uint64(), 2*blockRows+3*tileRows+7, cols)
 		opts := Options{C: 0.5, Weights: randomWeights(r, s.X.Rows)}
-		f, err := newFitter(t.Context(), s.X, s.y, opts)
+		f, err := newFitter(t.Context(), newMemory(Chunk{X: s.X, Y: s.y, Weights: opts.Weights}), cols, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +163,7 @@ func TestDerivativesByFiniteDifferences(t *testing.T) {
 			theta[j] = r.Float64() - 0.5
 		}
 		at := func(j int, move float64) *evaluation {
-			e := newEvaluation(p)
+			e := newEvaluation(p).withHessian()
 			copy(e.theta, theta)
 			e.theta[j] += move
 			if err := f.evaluate(t.Context(), e); err != nil {

@@ -38,39 +38,55 @@ const (
 	partOf         = 1e-3  // share of the largest move that counts as a part in it
 )
 
-// run is Newton's method on the convex function loss + alpha ½|w|².
-func (f *fitter) run(ctx context.Context) (*Result, error) {
-	s := &search{fitter: f, chol: newCholesky(f.X.Cols+1, padded(f.X.Cols)), step: make([]float64, padded(f.X.Cols))}
-	s.at, s.trial = newEvaluation(len(s.step)), newEvaluation(len(s.step))
+// newton is Newton's method on the convex function loss + penalty.
+func (f *fitter) newton(ctx context.Context) (*Result, error) {
+	s, stop, err := f.newtonSearch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return f.result(SolverNewton, s.at, stop, s.decrement, s.iterations), nil
+}
+
+// newtonSearch ends with the Hessian and the step at the last point.
+func (f *fitter) newtonSearch(ctx context.Context) (*search, Stop, error) {
+	p := padded(f.cols)
+	s := &search{fitter: f, chol: newCholesky(f.cols+1, p), step: make([]float64, p)}
+	s.at, s.trial = newEvaluation(p).withHessian(), newEvaluation(p).withHessian()
+	defer func() {
+		for _, w := range f.workers {
+			w.hessian, w.tile = nil, nil
+		}
+	}()
 	if err := s.begin(ctx); err != nil {
-		return nil, fmt.Errorf("lr: evaluate the start: %w", err)
+		return nil, 0, fmt.Errorf("lr: evaluate the start: %w", err)
 	}
 	previous := math.Inf(1)
 	for {
 		if err := s.direction(ctx); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		settled, err := s.settled(ctx, previous)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		switch {
 		case settled && s.damped:
-			return s.result(StopStalled), nil
+			return s, StopStalled, nil
 		case settled:
-			return s.result(StopConverged), nil
-		case s.iterations == f.iterations:
-			return s.result(StopIterations), nil
+			return s, StopConverged, nil
+		case s.iterations == f.limit(100):
+			return s, StopIterations, nil
 		}
 		previous = s.decrement
 		moved, err := s.advance(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("lr: iteration %d: %w", s.iterations+1, err)
+			return nil, 0, fmt.Errorf("lr: iteration %d: %w", s.iterations+1, err)
 		}
 		if !moved {
-			return s.result(StopStalled), nil
+			return s, StopStalled, nil
 		}
 		s.iterations++
+		f.report(SolverNewton, s.iterations, s.at.objective, s.decrement)
 	}
 }
 
@@ -79,8 +95,8 @@ type search struct {
 	*fitter
 	at, trial  *evaluation
 	chol       *cholesky
-	step       []float64 // -H⁻¹ gradient
-	slope      float64   // -gradient·step >= 0: the squared decrement
+	step       []float64 // to the minimum of the quadratic model: -H⁻¹ gradient, if there is no L1 part
+	slope      float64   // -gradient·step >= 0: the squared decrement; with an L1 part the decrease it promises
 	decrement  float64   // in standard errors
 	damped     bool      // step comes from a matrix other than the Hessian
 	constant   bool      // at is the constant model
@@ -89,16 +105,28 @@ type search struct {
 
 // begin evaluates the better of the two starts.
 func (s *search) begin(ctx context.Context) error {
-	if s.warm != nil {
-		copy(s.at.theta, s.warm)
-		if err := s.evaluate(ctx, s.at); err != nil {
-			return err
-		}
-		if s.at.objective <= s.coldLoss {
-			return nil
-		}
+	if s.warm == nil {
+		return s.beginCold(ctx)
 	}
-	return s.beginCold(ctx)
+	copy(s.at.theta, s.warm)
+	if err := s.evaluate(ctx, s.at); err != nil {
+		return err
+	}
+	if s.at.objective <= s.coldLoss {
+		return nil
+	}
+	if !math.IsNaN(s.coldLoss) {
+		return s.beginCold(ctx)
+	}
+	copy(s.trial.theta, s.cold)
+	if err := s.evaluate(ctx, s.trial); err != nil {
+		return err
+	}
+	if !(s.at.objective <= s.trial.objective) {
+		s.at, s.trial = s.trial, s.at
+		s.constant = true
+	}
+	return nil
 }
 
 func (s *search) beginCold(ctx context.Context) error {
@@ -110,6 +138,9 @@ func (s *search) beginCold(ctx context.Context) error {
 // direction computes the Newton step, with damping if the Hessian is not positive
 // definite in floating point.
 func (s *search) direction(ctx context.Context) error {
+	if s.lambda > 0 {
+		return s.proximalStep()
+	}
 	s.damped = false
 	floor := pivotFloor
 	if s.alpha == 0 && s.iterations == 0 {
@@ -120,7 +151,7 @@ func (s *search) direction(ctx context.Context) error {
 		if s.constant {
 			// The intercept's own pivot is the weight of the rows, above 0.
 			col := failed - 1
-			return &RankError{Column: col, Constant: s.spread[col] < smallest}
+			return &RankError{Column: col, Constant: s.width[col] < smallest}
 		}
 		// Far out the Hessian can fail without a lack of rank.
 		if err := s.beginCold(ctx); err != nil {
@@ -152,7 +183,7 @@ func (s *search) direction(ctx context.Context) error {
 func (s *search) settled(ctx context.Context, previous float64) (bool, error) {
 	settled := s.decrement <= s.tolerance ||
 		s.decrement <= nearEnough && s.decrement > 0.5*previous
-	if s.alpha > 0 || s.decrement > 1 {
+	if s.alpha > 0 || s.lambda > 0 || s.decrement > 1 {
 		return settled, nil
 	}
 	least, most, _, err := s.margins(ctx, s.step, 0)
@@ -160,27 +191,27 @@ func (s *search) settled(ctx context.Context, previous float64) (bool, error) {
 		return false, fmt.Errorf("lr: iteration %d: %w", s.iterations, err)
 	}
 	if most >= divergingMove && least >= -separationSlip*most {
-		return false, s.separation(ctx, most, least > marginNoise*most)
+		return false, s.separation(ctx, s.step, most, least > marginNoise*most)
 	}
 	return settled && most <= settledMove, nil
 }
 
-// separation describes step, along which the weights would grow for ever; most is
+// separation describes direction, along which the weights would grow for ever; most is
 // the largest move of a logit.
-func (s *search) separation(ctx context.Context, most float64, complete bool) error {
-	e := &SeparationError{Complete: complete, Rows: s.rows}
+func (f *fitter) separation(ctx context.Context, direction []float64, most float64, complete bool) error {
+	e := &SeparationError{Complete: complete, Rows: f.rows}
 	if !complete {
 		var err error
-		if _, _, e.Rows, err = s.margins(ctx, s.step, partOf*most); err != nil {
-			return fmt.Errorf("lr: iteration %d: %w", s.iterations, err)
+		if _, _, e.Rows, err = f.margins(ctx, direction, partOf*most); err != nil {
+			return fmt.Errorf("lr: count separated rows: %w", err)
 		}
 	}
 	largest := 0.0
-	for j, spread := range s.spread {
-		largest = max(largest, math.Abs(s.step[j+1])*spread)
+	for j, spread := range f.spread {
+		largest = max(largest, math.Abs(direction[j+1])*spread)
 	}
-	for j, spread := range s.spread {
-		if math.Abs(s.step[j+1])*spread > partOf*largest {
+	for j, spread := range f.spread {
+		if math.Abs(direction[j+1])*spread > partOf*largest {
 			e.Columns = append(e.Columns, j)
 		}
 	}
@@ -207,21 +238,4 @@ func (s *search) advance(ctx context.Context) (moved bool, err error) {
 		size /= 2
 	}
 	return false, nil
-}
-
-func (s *search) result(stop Stop) *Result {
-	r := &Result{
-		Model:      s.model(s.at.theta),
-		Converged:  stop == StopConverged,
-		Stop:       stop,
-		Objective:  float64(s.scale * s.at.objective),
-		Decrement:  s.decrement,
-		Iterations: s.iterations,
-		Passes:     s.passes,
-	}
-	for _, g := range s.at.gradient {
-		r.GradientNorm = max(r.GradientNorm, math.Abs(g))
-	}
-	r.GradientNorm *= s.scale
-	return r
 }
