@@ -68,7 +68,9 @@ type world struct {
 	js       natsjs.JetStream
 	schema   *events.Schema
 	registry *model.Registry
-	client   *events.Client
+
+	found map[uint64]outcome // by event, of what SCORES holds before next
+	next  uint64
 }
 
 func newWorld(t *testing.T) *world {
@@ -89,11 +91,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := events.NewClient(js.Conn())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &world{js: js, schema: schema, registry: model.NewRegistry(kv), client: client}
+	return &world{js: js, schema: schema, registry: model.NewRegistry(kv), found: map[uint64]outcome{}, next: 1}
 }
 
 // run starts a scorer, which ends with the test.
@@ -145,17 +143,15 @@ func (w *world) outcomes(t *testing.T, seqs []uint64) map[uint64]outcome {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := map[uint64]outcome{}
-	next := uint64(1)
 	testkit.Eventually(t, testkit.Deadline, "every event has its outcome", func() (bool, string) {
 		info, err := stream.Info(t.Context())
 		if err != nil {
 			return false, err.Error()
 		}
-		for ; next <= info.State.LastSeq; next++ {
-			m, err := stream.GetMsg(t.Context(), next)
+		for ; w.next <= info.State.LastSeq; w.next++ {
+			m, err := stream.GetMsg(t.Context(), w.next)
 			if err != nil {
-				t.Fatalf("message %d of SCORES: %v", next, err)
+				t.Fatalf("message %d of SCORES: %v", w.next, err)
 			}
 			if !strings.HasPrefix(m.Subject, "scores.") {
 				continue
@@ -164,15 +160,15 @@ func (w *world) outcomes(t *testing.T, seqs []uint64) map[uint64]outcome {
 			if err != nil || seq != last {
 				t.Fatalf("%s %q: %d, %d, %v", m.Subject, m.Data, seq, last, err)
 			}
-			if _, ok := found[seq]; ok {
+			if _, ok := w.found[seq]; ok {
 				t.Fatalf("event %d has two outcomes, the second %s", seq, m.Data)
 			}
-			found[seq] = outcome{m.Subject, m.Data}
+			w.found[seq] = outcome{m.Subject, m.Data}
 		}
-		missing := slices.DeleteFunc(slices.Clone(seqs), func(s uint64) bool { _, ok := found[s]; return ok })
+		missing := slices.DeleteFunc(slices.Clone(seqs), func(s uint64) bool { _, ok := w.found[s]; return ok })
 		return len(missing) == 0, fmt.Sprintf("missing %v", missing)
 	})
-	return found
+	return w.found
 }
 
 func packed(t *testing.T, v any) []byte {
@@ -379,7 +375,7 @@ func TestModelsAreSwappedUnderLoad(t *testing.T) {
 			feed(10)
 			last := w.outcomes(t, seqs)[seqs[len(seqs)-1]]
 			s, err := events.DecodeScore(last.body)
-			return err == nil && s.Revision >= revision && len(seqs) > from+200, fmt.Sprintf("%s, %v", last.body, err)
+			return err == nil && s.Revision >= revision && len(seqs) > from+80, fmt.Sprintf("%s, %v", last.body, err)
 		})
 	}
 	used := map[string]int{}
