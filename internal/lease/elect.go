@@ -20,7 +20,7 @@ func Elect(ctx context.Context, l *Lease[struct{}], lead func(ctx context.Contex
 	said := ""
 	for {
 		try, cancel := context.WithTimeout(ctx, l.state.term/4)
-		err := l.Contend(try, struct{}{})
+		_, err := l.Contend(try, struct{}{})
 		cancel()
 		switch {
 		case err == nil:

@@ -38,29 +38,30 @@ func (l *Lease[T]) Leads(now time.Time) bool { return l.state.leads(now) }
 func (l *Lease[T]) Carried() T { return l.state.record.Carried }
 
 // Contend reads the record, and writes it if we may and it is time. What a leader carries is stored at once when it changed,
-// and is not to be modified afterwards; who becomes the leader leaves Carried as it was. An error extends nothing.
-func (l *Lease[T]) Contend(ctx context.Context, carried T) error {
+// and is not to be modified afterwards. begins says that we lead, and that another may have since we did last: the caller
+// goes on with Carried, which is as that one left it, and must do so even if Leads is over in a moment. An error extends nothing.
+func (l *Lease[T]) Contend(ctx context.Context, carried T) (begins bool, err error) {
 	if err := l.read(ctx); err != nil {
-		return err
+		return false, err
 	}
 	asked := l.now()
 	record := l.state.next(carried, asked)
 	news, err := differ(record.Carried, l.state.record.Carried)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", l.key, err)
+		return false, fmt.Errorf("encode %s: %w", l.key, err)
 	}
 	if !l.state.wants(asked, news) {
-		return nil
+		return false, nil
 	}
 	revision, err := l.write(ctx, record)
 	if isTaken(err) {
-		return nil // another was first, or we were and did not hear of it: the next read tells
+		return false, nil // another was first, or we were and did not hear of it: the next read tells
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.state.wrote(record, revision, asked)
-	return nil
+	return l.state.begins(l.now()), nil
 }
 
 // Release lets another take over at once, if the record is ours. After an error that one waits for the term to pass.

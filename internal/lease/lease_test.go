@@ -29,6 +29,7 @@ const (
 type faulty struct {
 	jetstream.KeyValue
 	next fault
+	late func() // runs before the next write is answered
 }
 
 func (f *faulty) write(store func() (uint64, error)) (uint64, error) {
@@ -38,6 +39,10 @@ func (f *faulty) write(store func() (uint64, error)) (uint64, error) {
 		return 0, nats.ErrTimeout
 	}
 	revision, err := store()
+	if f.late != nil {
+		f.late()
+		f.late = nil
+	}
 	if fault == unanswered {
 		return 0, errors.Join(err, nats.ErrTimeout)
 	}
@@ -72,14 +77,16 @@ func newPair(t *testing.T, kv jetstream.KeyValue, key string) *pair {
 }
 
 // contend fails if an error comes where none should, or the other way round.
-func (p *pair) contend(l *Lease[[]string], fails bool, carried ...string) {
+func (p *pair) contend(l *Lease[[]string], fails bool, carried ...string) (begins bool) {
 	p.t.Helper()
-	if err := l.Contend(testkit.Context(p.t), carried); (err != nil) != fails {
+	begins, err := l.Contend(testkit.Context(p.t), carried)
+	if (err != nil) != fails {
 		p.t.Fatalf("contend: %v", err)
 	}
 	if p.a.Leads(p.now) && p.b.Leads(p.now) {
 		p.t.Fatal("two lead")
 	}
+	return begins
 }
 
 func (p *pair) lead(a, b bool) {
@@ -117,10 +124,13 @@ func TestLease(t *testing.T) {
 
 	t.Run("taken, renewed, carried on and released", func(t *testing.T) {
 		p := newPair(t, kv, "plain")
-		p.contend(p.a, false)
-		p.contend(p.b, false)
+		if !p.contend(p.a, false) || p.contend(p.b, false) {
+			t.Error("the first to contend does not begin, or the second does")
+		}
 		p.lead(true, false)
-		p.contend(p.a, false, "x") // news, so before it is due
+		if p.contend(p.a, false, "x") { // news, so before it is due
+			t.Error("begins again")
+		}
 		p.carried("x")
 		entry, err := kv.Get(testkit.Context(t), "plain")
 		if err != nil {
@@ -161,10 +171,48 @@ func TestLease(t *testing.T) {
 		if _, err := kv.Put(testkit.Context(t), "hand", []byte("me!")); err != nil {
 			t.Fatal(err)
 		}
-		p.contend(p.a, false) // as if released
+		if !p.contend(p.a, false) { // as if another had released it
+			t.Error("does not begin again")
+		}
 		p.lead(true, false)
 		p.contend(p.b, false)
 		p.lead(true, false)
+	})
+
+	t.Run("answered too late", func(t *testing.T) {
+		p := newPair(t, kv, "late")
+		p.contend(p.b, false)
+		p.contend(p.b, false, "incident")
+		if err := p.b.Release(testkit.Context(t), []string{"incident"}); err != nil {
+			t.Fatal(err)
+		}
+		p.kv.late = func() { p.now = p.now.Add(term * 3 / 4) }
+		if p.contend(p.a, false) {
+			t.Error("begins when its trust is over")
+		}
+		p.lead(false, false)
+		p.carried("incident")
+		p.contend(p.a, false, "what a stranger to the incidents carries")
+		p.lead(true, false)
+		p.carried("incident")
+	})
+
+	t.Run("another led while we were frozen", func(t *testing.T) {
+		p := newPair(t, kv, "frozen")
+		p.contend(p.a, false)
+		p.contend(p.a, false, "old")
+		p.contend(p.b, false)
+		p.now = p.now.Add(term)
+		p.contend(p.b, false)
+		p.contend(p.b, false, "new")
+		if err := p.b.Release(testkit.Context(t), []string{"new"}); err != nil {
+			t.Fatal(err)
+		}
+		if !p.contend(p.a, false, "old") {
+			t.Error("does not begin again")
+		}
+		p.lead(true, false)
+		p.carried("new")
 	})
 
 	for _, f := range []fault{unanswered, lost} {

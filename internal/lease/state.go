@@ -34,6 +34,7 @@ type state[T any] struct {
 	seen     time.Time // when revision was first seen, or asked for by us
 	gone     bool      // the latest read found none: deleted, or the replica that answered has not got it yet
 	trusted  time.Time // we lead until then; zero: since another's record was seen, no write of ours has been answered
+	begun    bool      // our caller was told that we lead, and no record of another has been seen since
 }
 
 // saw notes a record that was read. One older than what we have seen is of a replica behind and says nothing; but if it is
@@ -45,7 +46,7 @@ func (s *state[T]) saw(record Record[T], revision uint64, now time.Time) {
 	}
 	s.revision, s.record, s.seen = revision, record, now
 	if record.Instance != s.self.Instance {
-		s.trusted = time.Time{}
+		s.trusted, s.begun = time.Time{}, false
 	}
 }
 
@@ -64,21 +65,28 @@ func (s *state[T]) wants(now time.Time, news bool) bool {
 	return now.Sub(s.seen) >= s.term
 }
 
-// next is the record that we would write at now. What we carry replaces what the leader before us did only once we are
-// known to lead: until then our caller has not seen it.
+// next is the record that we would write at now. What we carry replaces what the leader before did only once our
+// caller knows what that was.
 func (s *state[T]) next(carried T, now time.Time) Record[T] {
 	r := Record[T]{Holder: s.self, Since: now.UTC(), Renewals: 1, Carried: s.record.Carried}
 	if s.record.Instance == s.self.Instance {
 		r.Since, r.Renewals = s.record.Since, s.record.Renewals+1
 	}
-	if s.known() {
+	if s.begun {
 		r.Carried = carried
 	}
 	return r
 }
 
-// known: a write of ours was answered, and no record of another has been seen since.
-func (s *state[T]) known() bool { return !s.trusted.IsZero() }
+// begins says, once, that we lead: our caller is to go on with what the record carries. An answer may come so late that trust
+// is over by then: that is no beginning.
+func (s *state[T]) begins(now time.Time) bool {
+	if s.begun || !s.leads(now) {
+		return false
+	}
+	s.begun = true
+	return true
+}
 
 // condition is the revision that the key must be at for our write to be stored; 0: there is none.
 func (s *state[T]) condition() uint64 {

@@ -287,19 +287,21 @@ func (m *Monitor) tell(ctx context.Context, js natsjs.JetStream, alerts []events
 	} else {
 		m.follow() // also if we lead again in a moment: these alerts are told then, as what is untold
 	}
-	m.trouble("lease", m.lease.Contend(ctx, m.toldList()))
+	begins, err := m.lease.Contend(ctx, m.toldList())
+	m.trouble("lease", err)
+	if begins {
+		clear(m.told)
+		for _, a := range m.lease.Carried() {
+			m.told[a.Incident] = a
+		}
+	}
 	switch leads := m.leads(time.Now()); {
 	case !leads:
 		m.follow()
-	case !m.led:
-		m.led = true
+	case begins || !m.led:
+		m.led, m.outbox = true, nil
 		m.cfg.Log.Info("leading")
-		firing := m.lease.Carried()
-		clear(m.told)
-		for _, a := range firing {
-			m.told[a.Incident] = a
-		}
-		m.send(ctx, js, m.rules.adopt(firing))
+		m.send(ctx, js, m.rules.adopt(m.toldList()))
 	}
 }
 

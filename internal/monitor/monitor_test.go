@@ -176,6 +176,23 @@ func (s *site) awaitAlerts(n int) []events.Alert {
 	return out
 }
 
+// released fails unless nobody's name is in the lease.
+func (s *site) released() {
+	s.t.Helper()
+	kv, err := s.js.KeyValue(testkit.Context(s.t), events.ModelsBucket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	entry, err := kv.Get(testkit.Context(s.t), LeaseKey)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var r lease.Record[[]events.Alert]
+	if err := json.Unmarshal(entry.Value(), &r); err != nil || r.Instance != "" {
+		s.t.Errorf("the lease is %s, %v: want it released", entry.Value(), err)
+	}
+}
+
 func TestMonitorSeesLanesAndTells(t *testing.T) {
 	s := newSite(t)
 	s.publish(30)
@@ -219,6 +236,7 @@ func TestMetricsShowEveryLane(t *testing.T) {
 	m, stop := s.start("m1")
 	s.await(m, "the events are seen and the lease is held", func(st Status) bool { return len(st.Kinds) == 1 && st.Kinds[0].Pending == 10 && st.Leads })
 	stop() // so that the values stand still
+	s.released()
 	rec := httptest.NewRecorder()
 	promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}).ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
 	body, err := io.ReadAll(rec.Result().Body)
