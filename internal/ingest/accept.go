@@ -99,7 +99,7 @@ func (s *Server) event(q *request, enc events.Encoding, body []byte, entity stri
 	i.msg.Data = body
 	i.msg.Header[events.HeaderContentType] = []string{enc.ContentType()}
 	if i.id != "" {
-		i.msg.Header[natsjs.MsgIDHeader] = []string{messageID(i.id)}
+		i.msg.Header[natsjs.MsgIDHeader] = []string{events.MessageID(i.id)}
 	}
 	return i
 }

@@ -75,25 +75,6 @@ func TestSetID(t *testing.T) {
 	}
 }
 
-func TestMessageID(t *testing.T) {
-	seen := map[string]string{}
-	for _, id := range []string{"a", "a ", " a", "a\n", "a\r\n", "a b", "a\tb", "ä", "\xff", "", "a\x00", string(make([]byte, 300))} {
-		m := messageID(id)
-		if was, ok := seen[m]; ok {
-			t.Errorf("%q and %q have one message id", was, id)
-		}
-		seen[m] = id
-		for _, c := range []byte(m) {
-			if c <= ' ' || c >= 0x7f {
-				t.Errorf("%q becomes %q, which a header cannot hold", id, m)
-			}
-		}
-	}
-	if messageID("p-1") != "p-1" {
-		t.Error("a plain id does not stay as it is")
-	}
-}
-
 func TestMarks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMarks(time.Hour)

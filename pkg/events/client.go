@@ -89,7 +89,7 @@ func (e *Event) message(kind string) (*nats.Msg, error) {
 	m.Data = body
 	m.Header.Set(HeaderContentType, enc.ContentType())
 	if e.ID != "" {
-		m.Header.Set(jetstream.MsgIDHeader, e.ID)
+		m.Header.Set(jetstream.MsgIDHeader, MessageID(e.ID))
 	}
 	if e.History {
 		m.Header.Set(HeaderHistory, "1")
