@@ -118,22 +118,24 @@ func LogLoss(y, p []float64) (float64, error) {
 // logLoss, brier, ece and eceMass are weighted sums over the rows, not yet divided by
 // the weight; nil weights mean 1.
 func logLoss(y, p, weights []float64) float64 {
-	const clip = 1e-15
 	sum := 0.0
 	for i, v := range p {
-		v = min(max(v, clip), 1-clip)
-		loss := 0.0
-		if y[i] == 1 {
-			loss = -Log(v)
-		} else {
-			loss = -Log1p(-v)
-		}
+		loss := rowLoss(y[i], v)
 		if weights != nil {
 			loss = float64(weights[i] * loss)
 		}
 		sum += loss
 	}
 	return sum
+}
+
+func rowLoss(y, p float64) float64 {
+	const clip = 1e-15
+	p = min(max(p, clip), 1-clip)
+	if y == 1 {
+		return -Log(p)
+	}
+	return -Log1p(-p)
 }
 
 // Brier returns the mean of (p-y)² (Brier, Monthly Weather Review 78, 1950): 0 is
