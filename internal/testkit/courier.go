@@ -191,7 +191,7 @@ func (k *Courier) published(_, subject, reply string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, r := range k.rules {
-		if r.left == 0 || !matches(r.subject, subject) {
+		if r.left == 0 || !matches(r.subject, subject) || r.half == Answer && reply == "" {
 			continue
 		}
 		r.left--
