@@ -137,7 +137,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("monitor: endpoint: %w", err), sub.Unsubscribe())
 	}
 	catalog := topology.NewCatalog(js, nil) // what it cannot read shows in its kind
-	g, ctx := service.NewGroup(ctx)
+	g, _ := service.NewGroup(ctx)
 	g.Go(catalog.Run)
 	models := make(chan natsjs.KeyValue, 1)
 	g.Go(func(ctx context.Context) error {

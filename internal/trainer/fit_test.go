@@ -58,7 +58,7 @@ func TestDatasetGivesBackWhatItTook(t *testing.T) {
 	schema := paymentSchema(t)
 	d := NewDataset(schema)
 	rows := [][]events.Value{
-		{{State: events.HasNum, Num: -0.0}, {State: events.HasText, Text: []byte("web")}, {}},
+		{{State: events.HasNum, Num: math.Copysign(0, -1)}, {State: events.HasText, Text: []byte("web")}, {}},
 		{{}, {}, {State: events.HasNum, Num: 1}},
 		{{State: events.HasNum, Num: math.MaxFloat64}, {State: events.HasText, Text: []byte("")}, {}},
 		{{State: events.HasNum, Num: 5e-324}, {State: events.HasText, Text: []byte("web")}, {}},
