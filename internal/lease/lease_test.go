@@ -29,12 +29,17 @@ const (
 type faulty struct {
 	jetstream.KeyValue
 	next fault
+	soon func() // runs before the next write is stored
 	late func() // runs before the next write is answered
 }
 
 func (f *faulty) write(store func() (uint64, error)) (uint64, error) {
 	fault := f.next
 	f.next = none
+	if f.soon != nil {
+		f.soon()
+		f.soon = nil
+	}
 	if fault == lost {
 		return 0, nats.ErrTimeout
 	}
@@ -177,6 +182,19 @@ func TestLease(t *testing.T) {
 		p.lead(true, false)
 		p.contend(p.b, false)
 		p.lead(true, false)
+	})
+
+	t.Run("another was first", func(t *testing.T) {
+		p := newPair(t, kv, "first")
+		p.kv.soon = func() { p.contend(p.b, false) }
+		p.contend(p.a, false) // it is no error
+		p.lead(false, true)
+		if err := p.b.Release(testkit.Context(t), nil); err != nil {
+			t.Fatal(err)
+		}
+		p.kv.soon = func() { p.contend(p.b, false) }
+		p.contend(p.a, false)
+		p.lead(false, true)
 	})
 
 	t.Run("answered too late", func(t *testing.T) {
