@@ -23,7 +23,7 @@ type Inference struct {
 	Penalised bool    `json:"penalised"`
 
 	Deviance     float64 `json:"deviance"`      // -2·log-likelihood, in nats
-	NullDeviance float64 `json:"null_deviance"` // that of the model with an intercept only
+	NullDeviance float64 `json:"null_deviance"` // that of the model with an intercept only, and the offsets
 	AIC          float64 `json:"aic"`           // Deviance + 2·DF (Akaike); 0 beside a Lack
 	BIC          float64 `json:"bic"`           // Deviance + DF·ln Weight (Schwarz); 0 beside a Lack
 
@@ -125,7 +125,7 @@ const (
 // even then these standard errors are too small.
 //
 // level is that of the confidence intervals, such as 0.95. Of opts, Penalty (None
-// or L2), C and Weights count. It works on one goroutine; time grows with Rows·Cols² and Cols³,
+// or L2), C, Weights, ClassWeights and Offsets count. It works on one goroutine; time grows with Rows·Cols² and Cols³,
 // memory with 40·Cols² bytes. Errors are as those of Fit, but for separation and lack of rank:
 // rows that do not suffice are a [Lack].
 func Infer(ctx context.Context, X Matrix, y []float64, m Model, opts Options, level float64) (*Inference, error) {
@@ -145,14 +145,14 @@ func Infer(ctx context.Context, X Matrix, y []float64, m Model, opts Options, le
 	if X.Cols > maxCols {
 		return nil, &ShapeError{What: "columns of X", Got: X.Cols, Want: fmt.Sprintf("at most %d", maxCols)}
 	}
-	in, err := informationAt(ctx, X, y, m, opts.Weights)
+	in, err := informationAt(ctx, X, y, m, opts)
 	if err != nil {
 		return nil, err
 	}
 	inf := &Inference{
 		N: in.rows, Positives: in.positives, Weight: in.weight, Parameters: X.Cols + 1,
 		Penalised: alpha > 0, Level: level,
-		Deviance: 2 * in.loss, NullDeviance: 2 * in.null(),
+		Deviance: 2 * in.loss, NullDeviance: 2 * in.null(y, opts),
 	}
 	if few := float64(min(inf.Positives, inf.N-inf.Positives)) / float64(X.Cols); few < enoughEvents {
 		inf.warn(WarnFewEvents, -1, few)

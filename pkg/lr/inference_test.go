@@ -339,6 +339,49 @@ func TestInferenceOfWeightsIsThatOfRepeatedRows(t *testing.T) {
 	checkClose(t, "condition", got.Condition, want.Condition, 1e-9*want.Condition)
 }
 
+// An offset is a column whose weight is known to be 1, and class weights are weights of rows.
+func TestInferenceOfOffsetsAndClassWeights(t *testing.T) {
+	s := generate(311, 2000, 3)
+	first := sample{X: Matrix{Rows: 2000, Cols: 2}, y: s.y}
+	offsets, weights := make([]float64, 2000), make([]float64, 2000)
+	fit := mustFit(t, s, Options{Penalty: None})
+	for i := range s.y {
+		first.X.Data = append(first.X.Data, s.X.Row(i)[:2]...)
+		offsets[i] = fit.Model.Weights[2] * s.X.Row(i)[2]
+		weights[i] = 2 + 1.5*s.y[i]
+	}
+	got := mustInfer(t, first, Options{Penalty: None, Offsets: offsets})
+	want := mustInfer(t, s, Options{Penalty: None})
+	checkClose(t, "deviance", got.Deviance, want.Deviance, 1e-9*want.Deviance)
+	for j := range 3 {
+		checkClose(t, "estimate", got.Terms[j].Estimate, want.Terms[j].Estimate, 1e-7)
+		if got.Terms[j].SE > want.Terms[j].SE {
+			t.Errorf("SE %v with a weight known, %v with it estimated", got.Terms[j].SE, want.Terms[j].SE)
+		}
+	}
+	// The null model has the offsets too: a column of nothing gives its deviance.
+	noise := sample{X: Matrix{Rows: 2000, Cols: 1, Data: make([]float64, 2000)}, y: s.y}
+	null := mustFit(t, noise, Options{Offsets: offsets})
+	checkClose(t, "null deviance", got.NullDeviance, 2*null.Objective, 1e-9*got.NullDeviance)
+
+	a := mustInfer(t, s, Options{Penalty: None, ClassWeights: [2]float64{2, 3.5}})
+	b := mustInfer(t, s, Options{Penalty: None, Weights: weights})
+	for j := range a.Terms {
+		checkClose(t, "SE with class weights", a.Terms[j].SE, b.Terms[j].SE, 1e-12)
+	}
+	checkClose(t, "null deviance with class weights", a.NullDeviance, b.NullDeviance, 1e-9)
+	bad := Options{Penalty: None, Offsets: slices.Clone(offsets)}
+	bad.Offsets[3] = math.NaN()
+	for _, opts := range []Options{bad, {Offsets: offsets[:4]}, {ClassWeights: [2]float64{1, -1}}, {Penalty: L1}, {C: -1}} {
+		_, err := Infer(t.Context(), s.X, s.y, fit.Model, opts, 0.9)
+		if err == nil {
+			t.Errorf("%+v is no error", opts)
+			continue
+		}
+		mustBeTyped(t, err)
+	}
+}
+
 func TestInferenceEndsWithItsContext(t *testing.T) {
 	cause := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -352,10 +395,14 @@ func TestInferenceEndsWithItsContext(t *testing.T) {
 // The gradient and the information are derivatives of the loss.
 func TestInformationByFiniteDifferences(t *testing.T) {
 	s := generate(310, 200, 3)
-	weights := randomWeights(rand.New(rand.NewPCG(310, 2)), 200)
+	r := rand.New(rand.NewPCG(310, 2))
+	weights, offsets := randomWeights(r, 200), make([]float64, 200)
+	for i := range offsets {
+		offsets[i] = r.NormFloat64()
+	}
 	at := func(theta []float64) *information {
 		m := Model{Intercept: theta[0], Weights: theta[1:]}
-		in, err := informationAt(t.Context(), s.X, s.y, m, weights)
+		in, err := informationAt(t.Context(), s.X, s.y, m, Options{Weights: weights, Offsets: offsets})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -102,7 +102,7 @@ func bootstrap(seed uint64, rows, resamples int, figure func(rows []int) float64
 }
 
 func TestAUCIntervalAgainstBootstrap(t *testing.T) {
-	const seed, rows, resamples = 602, 500, 1500
+	const seed, rows, resamples = 602, 400, 900
 	r := rand.New(rand.NewPCG(seed, 0))
 	y, p := randomPredictions(r, rows)
 	q := make([]float64, rows)
@@ -136,8 +136,8 @@ func TestAUCIntervalAgainstBootstrap(t *testing.T) {
 			by, bp, _, bw := pick(at)
 			return auc(by, bp, bw)
 		})
-		// The bootstrap's own relative error is 1/√(2·resamples) = 2 %, a percentile's more.
-		checkClose(t, name+" SE", e.SE/sd, 1, 0.07)
+		// The bootstrap's own relative error is 1/√(2·resamples) = 2.4 %, a percentile's more.
+		checkClose(t, name+" SE", e.SE/sd, 1, 0.09)
 		checkClose(t, name+" low", e.Low, low, 0.4*sd)
 		checkClose(t, name+" high", e.High, high, 0.4*sd)
 
@@ -149,7 +149,7 @@ func TestAUCIntervalAgainstBootstrap(t *testing.T) {
 			by, bp, bq, bw := pick(at)
 			return auc(by, bp, bw) - auc(by, bq, bw)
 		})
-		checkClose(t, name+" paired SE", c.DifferenceSE/sd, 1, 0.07)
+		checkClose(t, name+" paired SE", c.DifferenceSE/sd, 1, 0.09)
 		checkClose(t, name+" paired low", c.Low, low, 0.4*sd)
 		checkClose(t, name+" paired high", c.High, high, 0.4*sd)
 		if alone := math.Hypot(c.SE[0], c.SE[1]); c.DifferenceSE > 0.8*alone {
