@@ -56,12 +56,13 @@ func newFitter(ctx context.Context, rows source, cols int, opts Options) (*fitte
 	if n == 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
-	// Until the first pass a stream's kind is not known; memory's is.
 	if m, ok := rows.(*memory); ok {
 		n = min(n, (m.rows()+m.unit-1)/m.unit)
-		f.sparse = m.isSparse()
-		if !f.sparse && m.rows() < sampleLeast {
-			f.sample = nil
+		if f.sample != nil {
+			f.sample.expect(m.rows())
+			if f.sample.stride < sampleShare {
+				f.sample = nil
+			}
 		}
 	}
 	f.workers = make([]*worker, n)

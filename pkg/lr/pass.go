@@ -212,7 +212,7 @@ func (w *worker) evaluate(f *fitter, e *evaluation, b *block) {
 		switch {
 		case f.sparse:
 			w.sparseLogits(e.theta, b, lo, n)
-			w.losses(f, b, lo, n)
+			w.lossesFast(f, b, lo, n)
 			w.addSparse(b, lo, n, e)
 		case e.hessian != nil:
 			w.load(b, f.cols, f.center, lo, n)

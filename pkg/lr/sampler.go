@@ -32,6 +32,13 @@ func newSampler(cols int) *sampler {
 	return &sampler{most: min(max(sampleRowsPerCol*cols, sampleLeast), sampleMost), stride: 1}
 }
 
+// expect spares the sampler what it would keep and drop again, if the rows are known.
+func (s *sampler) expect(rows int) {
+	for (rows+s.stride-1)/s.stride > s.most {
+		s.stride *= 2
+	}
+}
+
 // add is called for the blocks in order. It keeps nothing of sparse ones.
 func (s *sampler) add(b *block, cols int) {
 	if b.ptr != nil {
