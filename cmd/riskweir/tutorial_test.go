@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -210,6 +211,24 @@ func TestTutorialMarks(t *testing.T) {
 	} {
 		if got := missing(printed, x.want); got != x.missing {
 			t.Errorf("of %q %q is missing, want %q", x.want, got, x.missing)
+		}
+	}
+}
+
+// The README has a row for every command.
+func TestReadmeNamesEveryCommand(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	commands := newApp(io.Discard, io.Discard).Model().Commands
+	if len(commands) < 5 {
+		t.Fatalf("there are %d commands", len(commands))
+	}
+	for _, c := range commands {
+		if !c.Hidden && c.Name != "help" && !strings.Contains(string(readme), "| `riskweir "+c.Name+"` |") {
+			t.Errorf("README.md has no row for riskweir %s", c.Name)
 		}
 	}
 }
