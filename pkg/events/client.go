@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -31,7 +32,16 @@ type Client struct {
 	js jetstream.JetStream
 }
 
-// NewClient does no I/O.
+// The roles of NATS users that may do what the client does.
+const (
+	senders = "publisher or caller"
+	readers = "subscriber or caller"
+)
+
+// NewClient does no I/O. Where permissions are in force, the connection's user needs the role publisher for Publish,
+// PublishBatch and Label, subscriber for Subscribe and Outcome, caller for these and Score; and the
+// connection needs the inbox prefix of that role, nats.CustomInboxPrefix("_INBOX_<role>"). What the server refuses ends
+// with an error that wraps nats.ErrPermissionViolation.
 func NewClient(nc *nats.Conn) (*Client, error) {
 	// What was sent and never acknowledged must not hold memory for ever.
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout))
@@ -42,8 +52,9 @@ func NewClient(nc *nats.Conn) (*Client, error) {
 }
 
 const (
-	ackTimeout  = 10 * time.Second // for an ack that the caller's context does not bound
-	batchWindow = 512              // events of a batch on their way at once
+	ackTimeout   = 10 * time.Second // for an ack that the caller's context does not bound
+	publishPause = 250 * time.Millisecond
+	batchWindow  = 512 // events of a batch on their way at once
 )
 
 // Event is one to publish. Exactly one of Body and Fields is given.
@@ -98,7 +109,7 @@ func (e *Event) message(kind string) (*nats.Msg, error) {
 }
 
 // Publish stores an event and returns when a majority of the replicas has it. While the stream has no leader
-// it tries again until ctx ends. When ctx ends first, whether the event was stored is unknown:
+// it tries again until ctx ends; so it does with an undeclared kind, if the user may not see which streams there are. When ctx ends first, whether the event was stored is unknown:
 // publish it again with the same ID.
 func (c *Client) Publish(ctx context.Context, kind string, e Event) (Ack, error) {
 	m, err := e.message(kind)
@@ -129,16 +140,28 @@ func (c *Client) Label(ctx context.Context, kind, entity string, l Label) (Ack, 
 func (c *Client) publish(ctx context.Context, m *nats.Msg, stream, kind string) (Ack, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	for {
-		ack, err := c.js.PublishMsg(ctx, m)
+	ctx, stop := c.refusals().heed(ctx, senders, publishing(m.Subject))
+	defer stop()
+	for ask := true; ; {
+		ack, err := c.js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 		if err == nil {
 			return Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate}, nil
 		}
 		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return Ack{}, publishError(m, err)
+			return Ack{}, publishError(m, cause(ctx, err))
 		}
-		if err := c.absent(ctx, m, stream, kind); err != nil {
-			return Ack{}, err
+		if ask {
+			var absent bool
+			if absent, ask = c.absent(ctx, stream); absent {
+				return Ack{}, undeclared(kind)
+			}
+		}
+		pause := time.NewTimer(publishPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return Ack{}, publishError(m, err)
 		}
 	}
 }
@@ -150,17 +173,15 @@ func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, ackTimeout)
 }
 
-// absent tells, after nobody took m, an undeclared kind (an error) from a stream that has no leader just
-// now (nil, while there is time to try again).
-func (c *Client) absent(ctx context.Context, m *nats.Msg, stream, kind string) error {
+// absent tells, after nobody took a message, whether the stream does not exist, rather than having no leader just now;
+// and whether it is of use to ask again: most publishers may not ask.
+func (c *Client) absent(ctx context.Context, stream string) (absent, ask bool) {
+	ctx, cancel := context.WithTimeout(ctx, mostSilence)
+	defer cancel()
+	ctx, stop := c.refusals().heed(ctx, senders, asking("STREAM.INFO."+stream))
+	defer stop()
 	_, err := c.js.Stream(ctx, stream)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return undeclared(kind)
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("publish to %s: %w: stream %s has no leader, or may not be seen", m.Subject, ErrNotAccepted, stream)
-	}
-	return nil
+	return errors.Is(err, jetstream.ErrStreamNotFound), !errors.Is(cause(ctx, err), nats.ErrPermissionViolation)
 }
 
 func undeclared(kind string) error {
@@ -168,10 +189,14 @@ func undeclared(kind string) error {
 }
 
 func publishError(m *nats.Msg, err error) error {
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+	switch api, ok := errors.AsType[*jetstream.APIError](err); {
+	case ok:
 		return fmt.Errorf("publish to %s: %w: %w", m.Subject, ErrNotAccepted, api)
-	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, jetstream.ErrAsyncPublishTimeout) {
+	case errors.Is(err, jetstream.ErrNoStreamResponse):
+		return fmt.Errorf("publish to %s: %w: its kind is not declared, or its stream has no leader now: %w", m.Subject, ErrNotAccepted, err)
+	case errors.Is(err, nats.ErrPermissionViolation) && strings.Contains(err.Error(), string(publishing(m.Subject))):
+		return fmt.Errorf("publish to %s: %w: %w", m.Subject, ErrNotAccepted, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, nats.ErrPermissionViolation):
 		return fmt.Errorf("publish to %s: no ack came, it may be stored or not; publish it again with the same id: %w", m.Subject, err)
 	}
 	return fmt.Errorf("publish to %s: %w", m.Subject, err)
@@ -190,6 +215,8 @@ type Result struct {
 func (c *Client) PublishBatch(ctx context.Context, kind string, batch []Event) ([]Result, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	ctx, stop := c.refusals().heed(ctx, senders, publishing("events."+kind+".").prefix())
+	defer stop()
 	results := make([]Result, len(batch))
 	msgs := make([]*nats.Msg, len(batch))
 	futures := make([]jetstream.PubAckFuture, len(batch))
@@ -198,13 +225,20 @@ func (c *Client) PublishBatch(ctx context.Context, kind string, batch []Event) (
 		if f == nil {
 			return
 		}
+		var ack *jetstream.PubAck
 		select {
-		case ack := <-f.Ok():
-			results[i].Ack = Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate}
+		case ack = <-f.Ok():
 		case err := <-f.Err():
 			results[i].Err = publishError(msgs[i], err)
 		case <-ctx.Done():
-			results[i].Err = publishError(msgs[i], ctx.Err())
+			select {
+			case ack = <-f.Ok():
+			default:
+				results[i].Err = publishError(msgs[i], context.Cause(ctx))
+			}
+		}
+		if ack != nil {
+			results[i].Ack = Ack{Seq: ack.Sequence, Duplicate: ack.Duplicate}
 		}
 	}
 	for i := range batch {
@@ -213,7 +247,7 @@ func (c *Client) PublishBatch(ctx context.Context, kind string, batch []Event) (
 		}
 		m, err := batch[i].message(kind)
 		if err == nil && ctx.Err() != nil {
-			err = fmt.Errorf("publish to %s: %w: %w", m.Subject, ErrNotAccepted, ctx.Err())
+			err = fmt.Errorf("publish to %s: %w: %w", m.Subject, ErrNotAccepted, context.Cause(ctx))
 		}
 		if err == nil {
 			msgs[i] = m
@@ -245,7 +279,7 @@ func (c *Client) summary(ctx context.Context, kind string, results []Result) err
 		return nil
 	}
 	if none {
-		if _, err := c.js.Stream(ctx, EventsStream(kind)); errors.Is(err, jetstream.ErrStreamNotFound) {
+		if absent, _ := c.absent(ctx, EventsStream(kind)); absent {
 			for i := range results {
 				if errors.Is(results[i].Err, jetstream.ErrNoStreamResponse) {
 					results[i].Err = undeclared(kind)

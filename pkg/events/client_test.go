@@ -30,7 +30,17 @@ func contract() events.Contract {
 // broker is one node with the kind payment, and a client of it.
 func broker(t testing.TB) (*testkit.Cluster, natsjs.JetStream, *events.Client) {
 	t.Helper()
-	cluster := testkit.Start(t, 1)
+	cluster, js := node(t)
+	client, err := events.NewClient(cluster.Connect(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster, js, client
+}
+
+func node(t testing.TB, opts ...testkit.Option) (*testkit.Cluster, natsjs.JetStream) {
+	t.Helper()
+	cluster := testkit.Start(t, 1, opts...)
 	js := cluster.JetStream(t)
 	if _, err := topology.ApplyShared(testkit.Context(t), js, topology.Options{Replicas: 1}); err != nil {
 		t.Fatal(err)
@@ -38,11 +48,7 @@ func broker(t testing.TB) (*testkit.Cluster, natsjs.JetStream, *events.Client) {
 	if _, err := topology.ApplyKind(testkit.Context(t), js, contract(), topology.Options{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
-	client, err := events.NewClient(cluster.Connect(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cluster, js, client
+	return cluster, js
 }
 
 // commit stores the outcome of an event as a scorer would: amounts above 100 are high.

@@ -74,16 +74,20 @@ func (c *Client) Subscribe(ctx context.Context, kind string, s Subscription, han
 }
 
 func (c *Client) live(ctx context.Context, filter string, handle func(context.Context, Outcome) error) error {
+	allowed, stop := c.refusals().heed(ctx, readers, subscribing(filter))
+	defer stop()
 	view, err := c.nc.SubscribeSync(filter)
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", filter, err)
 	}
 	defer view.Unsubscribe() // fails only with the connection
 	for {
-		m, err := view.NextMsgWithContext(ctx)
+		m, err := view.NextMsgWithContext(allowed)
 		switch {
 		case ctx.Err() != nil:
 			return errEnded
+		case allowed.Err() != nil:
+			return fmt.Errorf("subscribe to %s: %w", filter, context.Cause(allowed))
 		case err != nil:
 			return fmt.Errorf("read %s: %w", filter, err)
 		}
@@ -141,6 +145,7 @@ func (c *Client) durable(ctx context.Context, kind, filter string, s Subscriptio
 		}
 		return err
 	}
+	refused := c.refusals()
 	msgs, err := cons.Messages(jetstream.PullMaxMessages(pullMessages), jetstream.PullExpiry(pullExpiry), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return fmt.Errorf("durable %s: %w", s.Durable, err)
@@ -150,8 +155,14 @@ func (c *Client) durable(ctx context.Context, kind, filter string, s Subscriptio
 		m, err := msgs.Next(jetstream.NextContext(ctx))
 		switch {
 		case ctx.Err() != nil:
+			if err == nil { // ctx ended as it came
+				m.Nak() //nolint:errcheck // else it comes again after durableAck
+			}
 			return errEnded
 		case errors.Is(err, jetstream.ErrNoHeartbeat):
+			if err := refused.of(readers, asking("CONSUMER.MSG.NEXT."+ScoresStream(kind)+".")); err != nil {
+				return fmt.Errorf("durable %s: %w", s.Durable, err)
+			}
 			continue // its server is away: the iterator asks again by itself
 		case err != nil:
 			return fmt.Errorf("durable %s: %w", s.Durable, err)
@@ -191,6 +202,8 @@ func giveBackRest(msgs jetstream.MessagesContext) {
 func (c *Client) consumer(ctx context.Context, kind, filter string, s Subscription) (jetstream.Consumer, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
+	ctx, stop := c.refusals().heed(ctx, readers, asking("CONSUMER.INFO."+ScoresStream(kind)+"."), asking("CONSUMER.CREATE."+ScoresStream(kind)+"."))
+	defer stop()
 	cons, err := c.js.Consumer(ctx, ScoresStream(kind), s.Durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		from := jetstream.DeliverNewPolicy
@@ -208,7 +221,7 @@ func (c *Client) consumer(ctx context.Context, kind, filter string, s Subscripti
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("durable %s on %s: %w", s.Durable, ScoresStream(kind), err)
+		return nil, fmt.Errorf("durable %s on %s: %w", s.Durable, ScoresStream(kind), cause(ctx, err))
 	}
 	have := cons.CachedInfo().Config
 	filters := have.FilterSubjects
