@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -69,7 +70,8 @@ func TestAsItsOwnUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, searchGone/2, "the search has left no consumer", func() (bool, string) {
+	// Sooner than the server forgets one by itself.
+	testkit.Eventually(t, 5*time.Second, "the search has left no consumer", func() (bool, string) {
 		info, err := scores.Info(t.Context())
 		return err == nil && info.State.Consumers == 0, fmt.Sprint(info, err)
 	})

@@ -103,11 +103,11 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 	if x = one[0]; x.fault != nil {
 		return s.notAccepted(q, x.fault), endNotAccepted
 	}
-	subject, body := s.outcome(ctx, q.kind, token, x.stored, v)
+	body, band := s.outcome(ctx, q.kind, x.entity, x.stored, v)
 	switch {
 	case body == nil:
 		return s.late(q, in.enc, &x, x.stored.Sequence), endLate
-	case bandOf(subject) == events.BandInvalid:
+	case band == events.BandInvalid:
 		return unscorable(body, x.stored.Sequence), endInvalid
 	}
 	enc, err := events.DetectEncoding("", body)
@@ -118,11 +118,11 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 }
 
 // outcome waits for the event's until ctx ends; then the body is nil.
-func (s *Server) outcome(ctx context.Context, kind, token string, stored *natsjs.PubAck, v *waiter) (subject string, body []byte) {
+func (s *Server) outcome(ctx context.Context, kind, entity string, stored *natsjs.PubAck, v *waiter) (body []byte, band string) {
 	ctx, cancel := context.WithCancel(ctx)
 	type outcome struct {
-		subject string
-		body    []byte
+		body []byte
+		band string
 	}
 	found := make(chan outcome, 1)
 	looking := false
@@ -132,11 +132,11 @@ func (s *Server) outcome(ctx context.Context, kind, token string, stored *natsjs
 		}
 		looking = true
 		go func() {
-			subject, body, err := s.find(ctx, kind, token, stored.Sequence)
+			body, band, err := s.client.Outcome(ctx, kind, entity, stored.Sequence)
 			if err != nil && ctx.Err() == nil { // another look follows, while there is time
 				s.cfg.Log.Warn("score not found by reading", zap.Error(err))
 			}
-			found <- outcome{subject, body}
+			found <- outcome{body, band}
 		}()
 	}
 	defer func() {
@@ -153,11 +153,11 @@ func (s *Server) outcome(ctx context.Context, kind, token string, stored *natsjs
 	for {
 		select {
 		case m := <-v.seen:
-			which, err := place(m.Data, stored.Sequence)
-			if err == nil && which == 0 {
-				return m.Subject, m.Data
+			first, last, err := events.OutcomeSeq(m.Data)
+			if err == nil && first <= stored.Sequence && stored.Sequence <= last {
+				return m.Data, bandOf(m.Subject)
 			}
-			if err != nil || which > 0 { // an entity's outcomes come in the order of its events
+			if err != nil || first > stored.Sequence { // an entity's outcomes come in the order of its events
 				look()
 			}
 		case <-v.lost:
@@ -168,10 +168,10 @@ func (s *Server) outcome(ctx context.Context, kind, token string, stored *natsjs
 		case x := <-found:
 			looking = false
 			if x.body != nil {
-				return x.subject, x.body
+				return x.body, x.band
 			}
 		case <-ctx.Done():
-			return "", nil
+			return nil, ""
 		}
 	}
 }

@@ -75,6 +75,7 @@ type Server struct {
 	cfg     ServerConfig
 	js      publisher // the same as streams, but in tests
 	streams natsjs.JetStream
+	client  *events.Client // looks for outcomes that the view did not show
 	view    view
 	metrics metrics
 
@@ -100,7 +101,11 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
-	s := &Server{cfg: cfg, js: js, streams: js, view: newView(cfg.Conn)}
+	client, err := events.NewClient(cfg.Conn)
+	if err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	s := &Server{cfg: cfg, js: js, streams: js, client: client, view: newView(cfg.Conn)}
 	s.records.New = func() any { return new(events.Record) }
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err

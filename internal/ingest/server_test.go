@@ -486,6 +486,27 @@ func TestScoreBehindAGap(t *testing.T) {
 	}
 }
 
+// An event published by a client and posted again is stored once, however odd its id.
+func TestOneIDByBothWays(t *testing.T) {
+	t.Parallel()
+	b := start(t, nil)
+	w := b.serve(t, nil, nil)
+	client, err := events.NewClient(b.nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"p-1", "p 1", "p\n1", "zahlung-ä"} {
+		body := fmt.Appendf(nil, `{"id":%q,"card":"c","amount":1}`, id)
+		ack, err := client.Publish(t.Context(), "payment", events.Event{Entity: "c", ID: id, Body: body})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := w.post("/v1/events/payment", jsonType, body); len(got.Duplicates) != 1 || got.Sequences[0] != ack.Seq {
+			t.Errorf("%q: %d %s, want a duplicate of %d", id, got.status, got.body, ack.Seq)
+		}
+	}
+}
+
 // More outcomes of the entity than a waiter can hold: it is told to read the stream.
 func TestViewOverflow(t *testing.T) {
 	v := newView(nil)
