@@ -131,7 +131,7 @@ func (h *house) start(t *testing.T, name string, edit func(*Config)) *running {
 	}))
 	cfg := Config{
 		Conn: nc, Logger: zaptest.NewLogger(t), Registerer: prometheus.NewRegistry(), Instance: name, Name: name,
-		Lease: time.Second, RetrainLabels: 100, check: 20 * time.Millisecond, ProbePrefix: "probe-",
+		Lease: 10 * time.Second, RetrainLabels: 100, check: 20 * time.Millisecond, ProbePrefix: "probe-",
 	}
 	if edit != nil {
 		edit(&cfg)
@@ -292,9 +292,10 @@ func TestTrainer(t *testing.T) {
 // TestTrainerTakesOver: a leader that falls silent is replaced when its lease has run out.
 func TestTrainerTakesOver(t *testing.T) {
 	h := newHouse(t)
-	first := h.start(t, "one", nil)
+	brief := func(c *Config) { c.Lease = time.Second }
+	first := h.start(t, "one", brief)
 	first.awaitLead()
-	second := h.start(t, "two", nil)
+	second := h.start(t, "two", brief)
 	first.cfg.Conn.Close() // as if killed: it cannot release the lease
 	second.awaitLead()
 	testkit.Eventually(t, testkit.Deadline, "the first believes no more", func() (bool, string) { return !first.Leads(), "it leads" })
