@@ -51,12 +51,42 @@
 // multiple of 2⁻⁴⁰ before it is added: sums of such numbers need no rounding. So what
 // is published as reasons is the whole score.
 //
+// [TopReasons] picks the greatest of them. A [Scorecard] writes them as the points of credit
+// bureaus, which rise as risk falls, and [WeightOfEvidence] says what a binned feature knows.
+//
+// # How sure
+//
+// [Infer] gives what a statistician asks of a fit: standard errors, z, p, confidence intervals,
+// deviance, AIC and BIC, from the information matrix at the optimum, and warnings where columns
+// are nearly combinations of others or events are few. [LikelihoodRatio] compares two nested
+// fits. Where the rows do not suffice the answer is a [Lack], which is a value, not an error.
+//
+// # Learning online
+//
+// [FTRL] learns from rows that come one at a time, with a rate for each column, weights of
+// exactly 0 by L1, and columns chosen by [HashColumn] in place of a dictionary. Every row is
+// predicted before it is learned, and [FTRL.Progressive] says how well. [Delayed] waits for
+// labels that come late. The state is bytes, from which a learner goes on to the same bits.
+//
 // # Measuring
 //
 // [Evaluate] compares probabilities with labels: [LogLoss] and [Brier] for the
 // probabilities as such, [ECE] for their calibration, [AUC], [AveragePrecision] and [KS]
-// for the order that they put the rows in. [DeLong] gives the AUC's standard error:
-// before two models are compared, look at it.
+// for the order that they put the rows in; [EvaluateWeighted] for rows that count
+// differently. [AUCInterval] says how far the AUC can be trusted, and [CompareAUC] whether
+// one of two models is better on the same rows. [CalibrationTable], [DecomposeBrier] and [Lift]
+// show where a model is right and wrong. All say from how many rows.
+//
+// # Calibrating
+//
+// [FitPlatt] and [FitIsotonic] turn scores into probabilities that come true as often as they
+// say, given rows that the model has not seen. [PriorShift] and [KeptShift] mend a model that
+// was fitted to a sample with fewer rows of one label.
+//
+// # Keeping
+//
+// A [File] is a model and its columns' names, as JSON or msgpack: one form to the byte,
+// with a version and a checksum.
 //
 // # The same bits everywhere
 //
@@ -68,6 +98,7 @@
 // # Errors
 //
 // Input that cannot be worked with gives a [ShapeError], [ValueError], [OptionError] or
-// [OneClassError], which name what is wrong and in which row and column. Predicting is
+// [OneClassError], which name what is wrong and in which row and column; bytes that are not
+// a model or a state a [FormatError] or [VersionError]. Predicting is
 // on the hot path and panics when a length is wrong, as indexing does; a NaN gives NaN.
 package lr
