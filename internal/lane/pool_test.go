@@ -54,19 +54,44 @@ func newBroker(t *testing.T) *broker {
 	return b
 }
 
-// publish stores n events of some hundred entities and waits for their acknowledgements.
-func (b *broker) publish(t *testing.T, n int) {
+// publish sends n events of some hundred entities and returns how many were acknowledged. On a machine so loaded that the
+// connection is lost, others may be stored or not.
+func (b *broker) publish(t *testing.T, n int) (acknowledged int) {
 	t.Helper()
+	futures := make([]natsjs.PubAckFuture, n)
 	for i := range n {
-		if _, err := b.js.PublishAsync("events."+testKind+".c"+strconv.Itoa(i%397), []byte(`{"amount":1}`), natsjs.WithStallWait(testkit.Deadline)); err != nil {
+		f, err := b.js.PublishAsync("events."+testKind+".c"+strconv.Itoa(i%397), []byte(`{"amount":1}`), natsjs.WithStallWait(testkit.Deadline))
+		if err != nil {
 			t.Fatal(err)
 		}
+		futures[i] = f
 	}
-	select {
-	case <-b.js.PublishAsyncComplete():
-	case <-testkit.Context(t).Done():
-		t.Fatal("events were not acknowledged")
+	ctx := testkit.Context(t)
+	for _, f := range futures {
+		select {
+		case <-f.Ok():
+			acknowledged++
+		case err := <-f.Err():
+			t.Logf("publish: %v", err)
+		case <-ctx.Done():
+			t.Fatal("events were not answered")
+		}
 	}
+	return acknowledged
+}
+
+// stored is how many events EVENTS holds: no fewer than were acknowledged.
+func (b *broker) stored(t *testing.T, acknowledged int) int {
+	t.Helper()
+	s, err := b.js.Stream(testkit.Context(t), events.EventsStream(testKind))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := int(s.CachedInfo().State.Msgs)
+	if n < acknowledged || n == 0 {
+		t.Fatalf("EVENTS holds %d events, %d were acknowledged", n, acknowledged)
+	}
+	return n
 }
 
 // outcomes is how many messages SCORES holds that are no positions.
@@ -87,12 +112,16 @@ func (b *broker) outcomes(t *testing.T) int {
 	return int(n)
 }
 
+// await returns when SCORES holds n outcomes. It fails when none has come for the deadline, however slow the machine is.
 func (b *broker) await(t *testing.T, n int) {
 	t.Helper()
-	testkit.Eventually(t, testkit.Deadline, fmt.Sprintf("%d outcomes", n), func() (bool, string) {
-		got := b.outcomes(t)
-		return got >= n, fmt.Sprintf("%d outcomes", got)
-	})
+	for got := b.outcomes(t); got < n; {
+		before := got
+		testkit.Eventually(t, testkit.Deadline, fmt.Sprintf("one more outcome than %d of %d", before, n), func() (bool, string) {
+			got = b.outcomes(t)
+			return got > before, "none"
+		})
+	}
 }
 
 // verify reads EVENTS and SCORES from their beginning: every event has one outcome, and the outcomes of a lane are in its order.
@@ -196,18 +225,24 @@ type member struct {
 	mu    sync.Mutex
 	first map[int]time.Time // by lane, since mark
 	notes []string
+	phase map[int]Phase
 }
 
 func (b *broker) join(t *testing.T, name string, committer func(string) Committer) *member {
 	t.Helper()
-	m := &member{name: name, conn: b.Connect(t, nats.ReconnectBufSize(-1)), done: make(chan error, 1), first: map[int]time.Time{}}
+	m := &member{name: name, conn: b.Connect(t, nats.ReconnectBufSize(-1)), done: make(chan error, 1), first: map[int]time.Time{}, phase: map[int]Phase{}}
 	js, err := natsjs.New(m.conn)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if committer == nil && raced { // the race detector makes the server, which is in this process, ten times slower too
+		committer = func(kind string) Committer {
+			return &topology.Committer{Conn: m.conn, Stream: events.ScoresStream(kind), Timeout: 5 * commitTimeout}
+		}
+	}
 	kinds := make(chan []Kind, 1)
 	kinds <- []Kind{{Name: testKind, Lanes: testLanes}}
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context())) // so that a failure shows how the lanes stood
 	m.stop = stop
 	p := NewPool(Config{
 		Conn: m.conn, JS: js, Self: Member{Instance: name, Name: name}, Limits: DefaultLimits(),
@@ -220,10 +255,15 @@ func (b *broker) join(t *testing.T, name string, committer func(string) Committe
 					m.first[lane] = at
 				}
 			},
+			Phase: func(_ string, lane int, p Phase) {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				m.phase[lane] = p
+			},
 			Note: func(_ string, lane int, what string) {
 				m.mu.Lock()
 				defer m.mu.Unlock()
-				m.notes = append(m.notes, fmt.Sprintf("%s/%d: %s", name, lane, what))
+				m.notes = append(m.notes, fmt.Sprintf("%s %s/%d: %s", time.Now().Format("05.000"), name, lane, what))
 			},
 		},
 	})
@@ -234,6 +274,9 @@ func (b *broker) join(t *testing.T, name string, committer func(string) Committe
 
 // end stops the pool in order, if it still runs.
 func (m *member) end(t *testing.T) {
+	m.mu.Lock()
+	last := fmt.Sprint(m.phase)
+	m.mu.Unlock()
 	m.stop()
 	if m.done == nil {
 		return
@@ -248,7 +291,7 @@ func (m *member) end(t *testing.T) {
 	}
 	m.done = nil
 	if t.Failed() {
-		t.Logf("%s: %s", m.name, strings.Join(m.notes, "\n\t"))
+		t.Logf("%s: phases %s\n\t%s", m.name, last, strings.Join(m.notes, "\n\t"))
 	}
 }
 
@@ -293,8 +336,7 @@ func TestPoolsLoseNothing(t *testing.T) {
 	a, c := b.join(t, "a", nil), b.join(t, "c", nil)
 	published := 0
 	load := func(n int) {
-		b.publish(t, n)
-		published += n
+		published += b.publish(t, n)
 	}
 	// trickle keeps every lane busy until done.
 	trickle := func(what string, done func() bool) {
@@ -370,9 +412,10 @@ func TestPoolsLoseNothing(t *testing.T) {
 	if !raced {
 		load(max(0, 20_000-published))
 	}
-	b.await(t, published)
+	n := b.stored(t, published)
+	b.await(t, n)
 	d.end(t)
-	b.verify(t, published)
+	b.verify(t, n)
 }
 
 // forgetful loses every third answer of a commit: by turns one that was stored, and one that was never sent.
@@ -409,12 +452,14 @@ func TestLostAnswersOfCommits(t *testing.T) {
 	conn := b.Connect(t)
 	f := &forgetful{Committer: &topology.Committer{Conn: conn, Stream: events.ScoresStream(testKind), Timeout: commitTimeout}}
 	m := b.join(t, "forgetful", func(string) Committer { return f })
+	acknowledged := 0
 	for range 4 {
-		b.publish(t, 250)
+		acknowledged += b.publish(t, 250)
 	}
-	b.await(t, 1000)
+	n := b.stored(t, acknowledged)
+	b.await(t, n)
 	m.end(t)
-	b.verify(t, 1000)
+	b.verify(t, n)
 	t.Logf("%d commits, of which %d were stored unknown to the lane and %d were not sent", f.calls, f.stored, f.lost)
 	if f.stored == 0 || f.lost == 0 {
 		t.Errorf("%d stored, %d not sent: the test needs both", f.stored, f.lost)
@@ -509,7 +554,7 @@ func TestThroughput(t *testing.T) {
 	if raced {
 		n = 4000
 	}
-	b.publish(t, n)
+	n = b.stored(t, b.publish(t, n))
 	start := time.Now()
 	m := b.join(t, "alone", nil)
 	b.await(t, n)
