@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -64,8 +63,6 @@ func (u *upRun) fillSummary(ctx context.Context, s *summary) {
 	if u.kind == "" {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	s.ModelVersions, s.Champion = modelVersions(ctx, u.js, u.kind)
 }
 

@@ -127,6 +127,7 @@ type upRun struct {
 	pulse  *pulse
 	began  time.Time // of the source
 	ended  time.Time
+	over   time.Time // after a Ctrl-C all must have ended by then; zero: it takes its time
 }
 
 func (u *upRun) run(ctx context.Context) (err error) {
@@ -139,7 +140,12 @@ func (u *upRun) run(ctx context.Context) (err error) {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	u.sup = supervise.New(exe)
-	defer u.stopAll()
+	defer func() {
+		if ctx.Err() != nil && u.over.IsZero() {
+			u.over = time.Now().Add(interruptWithin) // interrupted before it was up
+		}
+		u.stopAll()
+	}()
 	if err := u.startNodes(ctx); err != nil {
 		return err
 	}
@@ -160,7 +166,10 @@ func (u *upRun) run(ctx context.Context) (err error) {
 	}
 	interrupted := u.watch(ctx)
 	u.ended = time.Now()
-	u.sup.Stop("source")
+	if interrupted {
+		u.over = u.ended.Add(interruptWithin)
+	}
+	u.stop(forVerify+forSummary+forServices+forNodes, "source")
 	// The work of stopping must outlive the Ctrl-C that asks for it.
 	final := context.WithoutCancel(ctx)
 	return u.finish(final, interrupted)
@@ -391,32 +400,34 @@ func isTerminal(w io.Writer) bool {
 }
 
 const (
-	drainFor        = time.Minute             // at the end of --for: lanes may have a backlog
-	drainInterrupt  = 1500 * time.Millisecond // a Ctrl-C ends within five seconds
+	drainFor        = time.Minute // at the end of --for: lanes may have a backlog
 	settleHeartbeat = 1200 * time.Millisecond
+
+	// A Ctrl-C ends within five seconds, also where the machine is so busy that children have to be killed. What one
+	// step leaves of its time goes to the next.
+	interruptWithin = 4800 * time.Millisecond
+	forVerify       = 1200 * time.Millisecond
+	forSummary      = 300 * time.Millisecond
+	forServices     = time.Second
+	forNodes        = 1500 * time.Millisecond
 )
+
+// stop ends children. After a Ctrl-C it kills those that would take of the time kept for what comes then.
+func (u *upRun) stop(kept time.Duration, names ...string) {
+	if u.over.IsZero() {
+		u.sup.Stop(names...)
+		return
+	}
+	u.sup.StopBy(u.over.Add(-kept), names...)
+}
 
 // finish drains, verifies, prints the summary and stops everything in order: services before nodes.
 func (u *upRun) finish(ctx context.Context, interrupted bool) error {
 	s := summary{Kind: u.kind, Seconds: u.ended.Sub(u.began).Seconds()}
-	wait := drainFor
-	if interrupted {
-		wait = drainInterrupt
-	}
 	if u.kind != "" {
 		fmt.Fprintln(u.status, "draining ...")
-		bounded, cancel := context.WithTimeout(ctx, wait+2*time.Minute)
-		if interrupted {
-			cancel()
-			bounded, cancel = context.WithTimeout(ctx, 2*time.Second)
-		}
-		report, err := verify.Run(bounded, verify.Config{JS: u.js, Kind: u.kind, Wait: wait})
-		cancel()
-		switch {
-		case err == nil:
-			s.take(report)
-		case !interrupted:
-			return fmt.Errorf("verify: %w", err)
+		if err := u.verify(ctx, &s, interrupted); err != nil {
+			return err
 		}
 	}
 	if !interrupted {
@@ -426,7 +437,13 @@ func (u *upRun) finish(ctx context.Context, interrupted bool) error {
 		case <-ctx.Done():
 		}
 	}
-	u.fillSummary(ctx, &s)
+	within := 2 * time.Second
+	if interrupted {
+		within = time.Until(u.over.Add(-forServices - forNodes))
+	}
+	bounded, cancel := context.WithTimeout(ctx, within)
+	u.fillSummary(bounded, &s)
+	cancel()
 	u.stopAll()
 	if err := s.write(u.out, u.summary); err != nil {
 		return err
@@ -435,6 +452,25 @@ func (u *upRun) finish(ctx context.Context, interrupted bool) error {
 		return errBroken
 	}
 	return u.sourceError()
+}
+
+// verify fills in the summary. That a Ctrl-C leaves no time for a lane's backlog is no fault of the lane's.
+func (u *upRun) verify(ctx context.Context, s *summary, interrupted bool) error {
+	wait, within := drainFor, drainFor+2*time.Minute
+	if interrupted {
+		within = time.Until(u.over.Add(-forSummary - forServices - forNodes))
+		wait = within * 3 / 4
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	report, err := verify.Run(ctx, verify.Config{JS: u.js, Kind: u.kind, Wait: wait})
+	switch backlog := report.Missing > 0 && report.Duplicate+report.Disorder == 0; {
+	case err == nil && !(interrupted && backlog):
+		s.take(report)
+	case err != nil && !interrupted:
+		return fmt.Errorf("verify: %w", err)
+	}
+	return nil
 }
 
 // stopAll stops whatever runs: the source, then the services, then the nodes.
@@ -447,7 +483,7 @@ func (u *upRun) stopAll() {
 			services = append(services, s.Name)
 		}
 	}
-	u.sup.Stop("source")
-	u.sup.Stop(services...)
-	u.sup.Stop(nodes...)
+	u.stop(forServices+forNodes, "source")
+	u.stop(forNodes, services...)
+	u.stop(0, nodes...)
 }

@@ -157,6 +157,22 @@ func TestStopKillsAfterTheGrace(t *testing.T) {
 	}
 }
 
+func TestStopBy(t *testing.T) {
+	s, log := supervised(t, "deaf", func(spec *Spec) { spec.Stop = time.Hour })
+	await(t, "deaf", func() bool { return read(t, log) == "deaf\n" })
+	began := time.Now()
+	s.StopBy(began.Add(200*time.Millisecond), "x")
+	if took := time.Since(began); took < 200*time.Millisecond || took > 10*time.Second {
+		t.Errorf("StopBy took %s, want 200 ms and a little", took)
+	}
+	s, log = supervised(t, "deaf", nil)
+	await(t, "deaf", func() bool { return read(t, log) == "deaf\n" })
+	s.StopBy(began, "x") // in the past: at once
+	if st := one(s); st.State != Stopped {
+		t.Errorf("%+v", st)
+	}
+}
+
 // A child that cannot be started is one that died, and Stop does not wait for its next start.
 func TestStopDuringBackoff(t *testing.T) {
 	s := New("/no/such/program")

@@ -83,6 +83,7 @@ type child struct {
 	status  Status
 	process *os.Process    // of the latest life
 	end     syscall.Signal // by which it is stopped
+	killAt  time.Time      // should it not end by that; zero: Spec.Stop later
 }
 
 // New supervises children that are the program exe.
@@ -181,10 +182,13 @@ func (s *Supervisor) once(ctx context.Context, c *child) error {
 	}
 	s.mu.Lock()
 	c.status.State = Stopping
-	end := c.end
+	end, grace := c.end, c.spec.Stop
+	if !c.killAt.IsZero() {
+		grace = min(grace, time.Until(c.killAt))
+	}
 	s.mu.Unlock()
 	err = cmd.Process.Signal(end)
-	kill := time.NewTimer(c.spec.Stop)
+	kill := time.NewTimer(grace)
 	defer kill.Stop()
 	select {
 	case <-exited:
@@ -246,18 +250,21 @@ func (s *Supervisor) Signal(name string, sig syscall.Signal) error {
 }
 
 // Stop ends the named children together and returns when they have ended.
-func (s *Supervisor) Stop(names ...string) { s.end(syscall.SIGTERM, names) }
+func (s *Supervisor) Stop(names ...string) { s.end(syscall.SIGTERM, time.Time{}, names) }
+
+// StopBy is Stop, but children that have not ended by then are killed, whatever grace their Spec gives.
+func (s *Supervisor) StopBy(at time.Time, names ...string) { s.end(syscall.SIGTERM, at, names) }
 
 // Kill ends the named children together by SIGKILL, frozen ones too, and returns when they have ended. Unlike
 // one that is killed from outside, they stay down until Start.
-func (s *Supervisor) Kill(names ...string) { s.end(syscall.SIGKILL, names) }
+func (s *Supervisor) Kill(names ...string) { s.end(syscall.SIGKILL, time.Time{}, names) }
 
-func (s *Supervisor) end(by syscall.Signal, names []string) {
+func (s *Supervisor) end(by syscall.Signal, killAt time.Time, names []string) {
 	var stopping []*child
 	s.mu.Lock()
 	for _, name := range names {
 		if c := s.children[name]; c != nil {
-			c.end = by
+			c.end, c.killAt = by, killAt
 			stopping = append(stopping, c)
 		}
 	}
