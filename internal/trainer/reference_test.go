@@ -203,7 +203,7 @@ func checkReference(t *testing.T, r Report, want goldenSplit, set string) {
 	if got, want := r.Test, want.L2.Test; math.Abs(got.AUC-want.AUC) > tolerance || math.Abs(got.LogLoss-want.LogLoss) > tolerance {
 		t.Errorf("%s: AUC %.4f, log-loss %.4f; want %.4f, %.4f", name, got.AUC, got.LogLoss, want.AUC, want.LogLoss)
 	}
-	if got, want := r.Objective, want.L2.Objective; math.Abs(got-want) > 1e-9*want {
+	if got, want := r.Objective, want.L2.Objective; math.Abs(got-want) > 1e-10*want {
 		t.Errorf("%s: objective %.12g, want %.12g", name, got, want)
 	}
 	transforms := map[string]feature.Transform{}
@@ -216,7 +216,7 @@ func checkReference(t *testing.T, r Report, want goldenSplit, set string) {
 	}
 	for i, c := range want.Schema { // the reference has the same columns in another order
 		w, ok := weights[c.Name]
-		if !ok || math.Abs(w-want.L2.Coef[i]) > 1e-6 {
+		if !ok || math.Abs(w-want.L2.Coef[i]) > 1e-7*math.Abs(want.L2.Coef[i]) {
 			t.Errorf("%s: weight of %s is %v (%t), want %v", name, c.Name, w, ok, want.L2.Coef[i])
 		}
 		if f := transforms[c.Name]; c.Kind == "numeric" && !(same(f.Mean, c.Mean) && same(f.SD, c.SD) && same(f.Median, c.Median) && same(f.IQR, c.IQR)) {

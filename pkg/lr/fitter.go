@@ -58,11 +58,12 @@ func newFitter(ctx context.Context, rows source, cols int, opts Options) (*fitte
 	}
 	if m, ok := rows.(*memory); ok {
 		n = min(n, (m.rows()+m.unit-1)/m.unit)
-		if f.sample != nil {
-			f.sample.expect(m.rows())
-			if f.sample.stride < sampleShare {
-				f.sample = nil
-			}
+		switch {
+		case f.sample == nil:
+		case m.isSparse() || !f.sample.expect(m.rows()):
+			f.sample = nil
+		default:
+			f.sample.reserve(m.rows(), cols)
 		}
 	}
 	f.workers = make([]*worker, n)

@@ -183,6 +183,90 @@ func TestGoldenFit(t *testing.T) {
 	}
 }
 
+// L1 and elastic net against scikit-learn's saga, as testdata/l1_reference.py made it
+// converge. The bound on the weights is what saga's own accuracy leaves.
+func TestGoldenL1(t *testing.T) {
+	text, err := os.ReadFile("testdata/l1_reference.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reference struct {
+		Fits []struct {
+			Set, Split string
+			C          float64   `json:"C"`
+			Ratio      float64   `json:"l1_ratio"`
+			Intercept  float64   `json:"intercept"`
+			Coef       []float64 `json:"coef"`
+			Objective  float64   `json:"objective"`
+		} `json:"fits"`
+	}
+	if err := json.Unmarshal(text, &reference); err != nil {
+		t.Fatal(err)
+	}
+	if len(reference.Fits) < 6 {
+		t.Fatalf("%d fits, want at least 6", len(reference.Fits))
+	}
+	for _, want := range reference.Fits {
+		t.Run(want.Set+"_"+want.Split, func(t *testing.T) {
+			t.Parallel()
+			train, _ := readDesign(t, want.Set+"/design."+want.Split+".csv.gz")
+			opts := Options{Penalty: ElasticNet, L1Ratio: want.Ratio, C: want.C}
+			if want.Ratio == 1 {
+				opts.Penalty, opts.L1Ratio = L1, 0
+			}
+			for _, solver := range []Solver{SolverNewton, SolverLBFGS} {
+				opts.Solver = solver
+				opts.Tolerance = map[Solver]float64{SolverNewton: 1e-10, SolverLBFGS: 1e-5}[solver]
+				got := mustFit(t, train, opts)
+				checkClose(t, "objective", got.Objective, want.Objective, 1e-9*want.Objective)
+				checkClose(t, "intercept", got.Model.Intercept, want.Intercept, 1e-4*math.Abs(want.Intercept))
+				zeros := 0
+				for j, w := range want.Coef {
+					checkClose(t, "weight "+strconv.Itoa(j), got.Model.Weights[j], w, 1e-4*max(math.Abs(w), 1e-2))
+					if (got.Model.Weights[j] == 0) != (w == 0) {
+						t.Errorf("%v: weight %d is %g, want %g: one is exactly 0", solver, j, got.Model.Weights[j], w)
+					}
+					if w == 0 {
+						zeros++
+					}
+				}
+				t.Logf("%v: %d of %d are 0, %d iterations, gradient %.1g", solver, zeros, len(want.Coef), got.Iterations, got.GradientNorm)
+			}
+		})
+	}
+}
+
+// L-BFGS and sparse rows against the same references as TestGoldenFit.
+func TestGoldenFitByOtherWays(t *testing.T) {
+	for _, d := range designs {
+		t.Run(d.set+"_"+d.split, func(t *testing.T) {
+			t.Parallel()
+			want := readGolden(t, d.set)[d.split]
+			train, _ := readDesign(t, d.set+"/design."+d.split+".csv.gz")
+			for what, fit := range map[string]func() (*Result, error){
+				"l-bfgs": func() (*Result, error) { return Fit(t.Context(), train.X, train.y, Options{Solver: SolverLBFGS}) },
+				"sparse newton": func() (*Result, error) {
+					return FitSparse(t.Context(), toSparse(train.X), train.y, Options{Solver: SolverNewton})
+				},
+				"sparse l-bfgs": func() (*Result, error) {
+					return FitSparse(t.Context(), toSparse(train.X), train.y, Options{Solver: SolverLBFGS})
+				},
+			} {
+				if what == "sparse l-bfgs" && train.X.Rows > 10_000 {
+					continue // takes seconds
+				}
+				got, err := fit()
+				if err != nil || !got.Converged {
+					t.Fatalf("%s: %+v, %v", what, got, err)
+				}
+				t.Logf("%s: %d iterations, %d passes", what, got.Iterations, got.Passes)
+				checkModel(t, got.Model, want.L2)
+				checkClose(t, what+" objective", got.Objective, want.L2.Objective, 1e-10*want.L2.Objective)
+			}
+		})
+	}
+}
+
 func checkModel(t *testing.T, got Model, want goldenFit) {
 	t.Helper()
 	checkClose(t, "intercept", got.Intercept, want.Intercept, 1e-7*math.Abs(want.Intercept))

@@ -15,7 +15,7 @@ const (
 	// separationEvery is how many steps lie between two searches for a separation.
 	separationEvery = 20
 	// idleSteps without a better point mean that rounding allows none.
-	idleSteps = 12
+	idleSteps = 50
 )
 
 // lbfgs searches with limited-memory BFGS updates of a preconditioner, and with an L1

@@ -32,11 +32,20 @@ func newSampler(cols int) *sampler {
 	return &sampler{most: min(max(sampleRowsPerCol*cols, sampleLeast), sampleMost), stride: 1}
 }
 
-// expect spares the sampler what it would keep and drop again, if the rows are known.
-func (s *sampler) expect(rows int) {
+// expect spares the sampler what it would keep and drop again, if the rows are known. It
+// tells whether they are enough for a sample.
+func (s *sampler) expect(rows int) bool {
 	for (rows+s.stride-1)/s.stride > s.most {
 		s.stride *= 2
 	}
+	return s.stride >= sampleShare
+}
+
+// reserve makes room for the sample of so many dense rows.
+func (s *sampler) reserve(rows, cols int) {
+	n := (rows + s.stride - 1) / s.stride
+	s.room.dense = make([]float64, 0, n*cols)
+	s.room.y, s.room.weights, s.room.offsets = make([]float64, 0, n), make([]float64, 0, n), make([]float64, 0, n)
 }
 
 // add is called for the blocks in order. It keeps nothing of sparse ones.
