@@ -33,6 +33,7 @@ type room struct {
 var house = []room{
 	{"pkg/events", nil, "it is the wire, which everything else speaks and users import"},
 	{"pkg/lr", nil, "it is mathematics, which users import by itself"},
+	{"pkg/lr/internal/race", []string{"pkg/lr"}, "it races what users import, from outside"},
 	{"internal/embedded", nil, "a broker node knows nothing of what runs on it"},
 	{"internal/source", nil, "rows of files mean nothing until a contract is laid upon them"},
 	{"internal/supervise", nil, "it keeps any child process alive"},
