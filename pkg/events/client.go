@@ -39,7 +39,7 @@ const (
 )
 
 // NewClient does no I/O. Where permissions are in force, the connection's user needs the role publisher for Publish,
-// PublishBatch and Label, subscriber for Subscribe and Outcome, caller for these and Score; and the
+// PublishBatch and Label, subscriber for Subscribe and Outcome, caller for all of that and Score; and the
 // connection needs the inbox prefix of that role, nats.CustomInboxPrefix("_INBOX_<role>"). What the server refuses ends
 // with an error that wraps nats.ErrPermissionViolation.
 func NewClient(nc *nats.Conn) (*Client, error) {
@@ -211,7 +211,7 @@ type Result struct {
 // PublishBatch stores many events, several at a time, and returns one result for each, in their order, when
 // all are known. The error is nil if all were stored; else it counts those that were not and names the
 // first. Events of one entity that are all stored keep their order; after an error, what was not
-// stored may be published again with the same IDs.
+// stored may be published again with the same IDs. The first refusal by the server ends the batch.
 func (c *Client) PublishBatch(ctx context.Context, kind string, batch []Event) ([]Result, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()

@@ -117,7 +117,7 @@ func ExampleInferContract() {
 }
 
 func ExampleClient_Publish() {
-	nc, stop := demo()
+	nc, stop := demo("publisher")
 	defer stop()
 	client, err := events.NewClient(nc)
 	if err != nil {
@@ -132,16 +132,16 @@ func ExampleClient_Publish() {
 		ack, err := client.Publish(ctx, "payment", e)
 		fmt.Println(ack.Seq, ack.Duplicate, err)
 	}
-	_, err = client.Publish(ctx, "loan", e)
-	fmt.Println(errors.Is(err, events.ErrUndeclaredKind), err)
+	_, err = client.Publish(ctx, "loan", e) // the user may publish events of kind payment
+	fmt.Println(errors.Is(err, events.ErrNotAccepted), errors.Is(err, nats.ErrPermissionViolation))
 	// Output:
 	// 1 false <nil>
 	// 1 true <nil>
-	// true kind is not declared: loan: declare it with riskweir kind apply
+	// true true
 }
 
 func ExampleClient_PublishBatch() {
-	nc, stop := demo()
+	nc, stop := demo("publisher")
 	defer stop()
 	client, err := events.NewClient(nc)
 	if err != nil {
@@ -165,7 +165,7 @@ func ExampleClient_PublishBatch() {
 }
 
 func ExampleClient_Score() {
-	nc, stop := demo()
+	nc, stop := demo("caller")
 	defer stop()
 	client, err := events.NewClient(nc)
 	if err != nil {
@@ -196,7 +196,7 @@ func ExampleClient_Score() {
 }
 
 func ExampleClient_Subscribe() {
-	nc, stop := demo()
+	nc, stop := demo("caller")
 	defer stop()
 	client, err := events.NewClient(nc)
 	if err != nil {
@@ -227,13 +227,14 @@ func ExampleClient_Subscribe() {
 	// <nil>
 }
 
-// demo is a broker of one node, with the kind payment and a plain scorer.
-func demo() (*nats.Conn, func()) {
+// demo is a broker of one node, with the kind payment, a plain scorer, and permissions in force, and a connection of a
+// user of the role. It is made with nats.CustomInboxPrefix("_INBOX_" + role).
+func demo(role string) (*nats.Conn, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	tb := &demoTB{ctx: ctx, cancel: cancel}
-	cluster, js, _ := broker(tb)
+	cluster, js := guarded(tb, kind)
 	score(tb, js)
-	return cluster.Connect(tb), tb.end
+	return cluster.ConnectAs(tb, role, nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})), tb.end
 }
 
 // demoTB lets examples use what tests use.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -205,6 +206,8 @@ const (
 // reading of an entity's outcomes, through a consumer of its own.
 type reading struct {
 	client *Client
+	stream string
+	name   string // of the consumer
 	cons   jetstream.Consumer
 	batch  jetstream.MessageBatch
 	left   uint64 // not yet asked for
@@ -213,15 +216,19 @@ type reading struct {
 
 // readFrom begins at a sequence of the stream, and returns the first one, nil if there is none.
 func (c *Client) readFrom(ctx context.Context, stream jetstream.Stream, filter string, from uint64) (*reading, *outcomeMsg, error) {
-	cons, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		Description: "looks for one outcome", FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy,
+	inbox := c.nc.NewInbox() // ends in an id that is nobody else's
+	r := &reading{client: c, stream: stream.CachedInfo().Config.Name, name: inbox[strings.LastIndexByte(inbox, '.')+1:], most: fetchFirst}
+	var err error
+	r.cons, err = stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		Name: r.name, Description: "looks for one outcome", FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy,
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: readingGone,
 	})
 	if err != nil {
+		r.end() // it may have been made
 		return nil, nil, err
 	}
-	r := &reading{client: c, cons: cons, left: cons.CachedInfo().NumPending, most: fetchFirst}
+	r.left = r.cons.CachedInfo().NumPending
 	m, err := r.next(ctx)
 	if err != nil {
 		r.end()
@@ -233,8 +240,7 @@ func (c *Client) readFrom(ctx context.Context, stream jetstream.Stream, filter s
 // end deletes the consumer. Nobody waits for it; if the request is lost, the consumer goes by itself.
 func (r *reading) end() {
 	if r != nil {
-		info := r.cons.CachedInfo()
-		r.client.nc.Publish("$JS.API.CONSUMER.DELETE."+info.Stream+"."+info.Name, nil) //nolint:errcheck // see above
+		r.client.nc.Publish("$JS.API.CONSUMER.DELETE."+r.stream+"."+r.name, nil) //nolint:errcheck // see above
 	}
 }
 

@@ -258,7 +258,9 @@ func TestClientAsSubscriber(t *testing.T) {
 			refusedWith(t, err, "publish to events.payment.c1: not accepted", "publisher or caller")
 			results, err := s.PublishBatch(ctx, kind, []events.Event{amount("c1", "p", 5), amount("c2", "q", 5)})
 			refusedWith(t, err, "2 of 2 events not stored", "publisher or caller")
-			refusedWith(t, results[1].Err, "publish to events.payment.c2: not accepted", "publisher or caller")
+			for _, r := range results { // either refusal may be seen first, and then stands for both
+				refusedWith(t, r.Err, "publish to events.payment.", "publisher or caller")
+			}
 			bad := 1
 			_, err = s.Label(ctx, kind, "c1", events.Label{ID: "p", Label: &bad})
 			refusedWith(t, err, "publish to labels.payment.c1: not accepted", "publisher or caller")
@@ -276,7 +278,7 @@ func TestClientFindsTheOutcome(t *testing.T) {
 	cluster, js := guarded(t)
 	ctx := testkit.Context(t)
 	s := as(t, cluster, topology.RoleSubscriber)
-	const n = 6_000
+	const n = 3_000
 	bulk, err := natsjs.New(cluster.Connect(t), natsjs.WithPublishAsyncMaxPending(n))
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +301,8 @@ func TestClientFindsTheOutcome(t *testing.T) {
 	case <-ctx.Done():
 		t.Fatal("the outcomes are not stored")
 	}
-	for _, i := range []uint64{1, 2, 499, 500, 501, 1000, n/4 - 1, n/4 + 1, n/2 - 1, n/2 + 1, n - 2000, n - 1024, n - 1, n} {
+	for _, i := range []uint64{1, 500, 999, n/2 - 1, n/2 + 1, n - 1024, n} {
+		ctx := testkit.Context(t)
 		for _, entity := range []string{"lane-0", "c2"} {
 			want := ""
 			if whose := i%3 == 0 || i < n/4 && i%500 != 0; i%1000 != 0 && whose == (entity == "c2") {
@@ -309,10 +312,15 @@ func TestClientFindsTheOutcome(t *testing.T) {
 			if err != nil || want == "" != (body == nil) || !strings.Contains(string(body), want) {
 				t.Errorf("outcome of event %d of %s: %s, %v, want %s", 2*i, entity, body, err, want)
 			}
-			if body, _, err := s.Outcome(ctx, kind, entity, 2*i-1); err != nil || body != nil {
-				t.Errorf("outcome of no event: %s, %v", body, err)
-			}
 		}
+		if body, _, err := s.Outcome(ctx, kind, "lane-0", 2*i-1); err != nil || body != nil {
+			t.Errorf("outcome of no event: %s, %v", body, err)
+		}
+	}
+	gone, cancel := context.WithTimeout(ctx, time.Millisecond) // it leaves nothing either
+	defer cancel()
+	if _, _, err := s.Outcome(gone, kind, "lane-0", 1000); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
 	}
 	noConsumerStays(t, js)
 	s.nothingRefused()
