@@ -87,11 +87,11 @@ func (h *history) waiting(lane int, from, to uint64) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// within returns those pauses that overlap [from, to].
-func within(all []Pause, from, to time.Time) []Pause {
+// begun returns those pauses that became one in [from, to): that had lasted for least then.
+func begun(all []Pause, from, to time.Time, least time.Duration) []Pause {
 	var out []Pause
 	for _, p := range all {
-		if p.From.Before(to) && p.To.After(from) {
+		if at := p.From.Add(least); !at.Before(from) && at.Before(to) {
 			out = append(out, p)
 		}
 	}

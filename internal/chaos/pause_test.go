@@ -26,8 +26,14 @@ func TestPauses(t *testing.T) {
 	if !slices.Equal(h.pause, want) {
 		t.Errorf("%v\nwant %v", h.pause, want)
 	}
-	if got := within(h.pause, at(2550), at(3000)); len(got) != 1 || got[0].Lane != 1 {
-		t.Errorf("within: %v", got)
+	// The second began at 10 and so was one from 110 on.
+	for _, x := range []struct{ from, to, lane int }{{100, 120, 1}, {500, 700, 0}, {3100, 3201, 1}} {
+		if got := begun(h.pause, at(x.from), at(x.to), least); len(got) != 1 || got[0].Lane != x.lane {
+			t.Errorf("begun in %d to %d: %v", x.from, x.to, got)
+		}
+	}
+	if got := begun(h.pause, at(111), at(600), least); len(got) > 0 {
+		t.Errorf("begun: %v", got)
 	}
 	if _, ok := h.at(3); ok {
 		t.Error("event 3, which there is not, was stored")

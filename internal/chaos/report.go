@@ -168,15 +168,18 @@ func blame(o *Occurrence, offenders []verify.Offender, h *history) {
 	}
 }
 
-// recovered returns the longest pause of a lane in a fault's time, and how long the lanes took to commit again after it was
-// injected; after it was mended, where nothing can work before.
+// strikes is how soon after it was injected a fault has stopped those lanes that it stops at once.
+const strikes = 2 * time.Second
+
+// recovered returns the longest pause of a lane that is put down to a fault, and how long the lanes that it stopped took to commit
+// again after it was injected; after it was mended, where nothing can work before.
 func recovered(o *Occurrence, all []Pause, outage bool) (longest, took time.Duration) {
-	for _, p := range within(all, o.Injected, o.Until) {
+	for _, p := range begun(all, o.Injected, o.Until, leastPause) {
 		longest = max(longest, p.Length())
 		switch {
 		case outage:
 			took = max(took, p.To.Sub(o.Mended))
-		case !p.From.After(o.Mended):
+		case p.From.Before(o.Injected.Add(strikes)):
 			took = max(took, p.To.Sub(o.Injected))
 		}
 	}
