@@ -39,6 +39,16 @@
 // is a combination of others. [Fit] proves either case while it searches, and returns a
 // [SeparationError] or a [RankError] with the columns, not a weight of 10⁸.
 //
+// [L1] and [ElasticNet] add Σ |wⱼ|, or a share of it, and make weights exactly 0. Each
+// Newton step then minimises the quadratic model with that term (see [SolverNewton]), and
+// what has converged satisfies the conditions of Karush, Kuhn and Tucker as closely as
+// [Result].GradientNorm says. For many rows or columns there is L-BFGS, which needs
+// gradients only ([SolverLBFGS]). It begins at the optimum of a sample of the rows, and with the
+// sample's Hessian, so that a million rows are read half a dozen times.
+//
+// Rows may be sparse ([FitSparse]), or come in chunks where memory does not hold them
+// ([FitChunks]). Offsets in [Options] add to the logits what is known beforehand.
+//
 // # Predicting and explaining
 //
 // [Model.Logit] and [Model.Prob] score one row and allocate nothing; [Model.Logits] and
@@ -91,7 +101,7 @@
 // # The same bits everywhere
 //
 // Results do not depend on the number of goroutines or on the CPU. Sums over rows
-// are made in blocks of fixed size, added in order. No product is fused with a sum. [Exp],
+// are made in blocks of fixed size, added in order, wherever chunks are cut. No product is fused with a sum. [Exp],
 // [Log] and [Log1p] take the place of those in package math, which differ between CPUs; they
 // are exported for whoever computes features that must be as reproducible.
 //
