@@ -63,7 +63,20 @@ type ingestWorker struct {
 func (w *ingestWorker) Run(ctx context.Context) error {
 	g, _ := service.NewGroup(ctx)
 	g.Go(w.catalog.Run)
-	g.Go(w.server.Run)
+	g.Go(func(ctx context.Context) error {
+		// Who asks earlier waits in the listener's queue, and is not told that a declared kind is none.
+		for !w.catalog.Loaded() && ctx.Err() == nil {
+			changed := w.catalog.Changed()
+			if w.catalog.Loaded() {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+		}
+		return w.server.Run(ctx)
+	})
 	return g.Wait()
 }
 
