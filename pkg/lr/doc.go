@@ -101,7 +101,8 @@
 // # The same bits everywhere
 //
 // Results do not depend on the number of goroutines or on the CPU. Sums over rows
-// are made in blocks of fixed size, added in order, wherever chunks are cut. No product is fused with a sum. [Exp],
+// are made in blocks of fixed size, added in order, wherever chunks are cut. No
+// product is fused with a sum. [Exp],
 // [Log] and [Log1p] take the place of those in package math, which differ between CPUs; they
 // are exported for whoever computes features that must be as reproducible.
 //
