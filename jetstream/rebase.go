@@ -20,6 +20,7 @@ type RebaseRequest struct {
 	Seq    uint64 // EVENTS sequence of the last event that is taken as having its outcome
 	By     string
 	Reason string
+	Force  bool // also where the lane's position is sound: outcomes will be doubled, or left out
 }
 
 // Rebase stores the position that a lane goes on from, fenced by the one that there is, and leaves a record of it in
@@ -54,6 +55,9 @@ func Rebase(ctx context.Context, js natsjs.JetStream, r RebaseRequest) (events.P
 		}
 	case !errors.Is(err, natsjs.ErrMsgNotFound):
 		return p, fmt.Errorf("topology: read position of %s lane %d: %w", r.Kind, r.Lane, err)
+	}
+	if err == nil && p.Incarnation.Equal(in.Created) && p.Seq <= in.State.LastSeq && !r.Force {
+		return p, fmt.Errorf("topology: %s lane %d needs no rebase: its position, event %d of the %s there is, is sound", r.Kind, r.Lane, p.Seq, in.Config.Name)
 	}
 	before := p
 	p = events.Position{Seq: r.Seq, Incarnation: in.Created, Epoch: p.Epoch + 1, Revision: p.Revision}

@@ -49,6 +49,9 @@ func (a *app) explain(cmd *fisk.CmdClause) {
 			return errors.New("say which event by its entity or by --seq, not both")
 		}
 		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
+			if _, err := oneKind(ctx, js, kind); err != nil {
+				return err
+			}
 			e, err := explain.Run(ctx, js, q)
 			if err != nil {
 				return err

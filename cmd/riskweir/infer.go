@@ -69,6 +69,9 @@ func inferFile(file string, f inferFlags) (events.Contract, []string, error) {
 		c.ID = freeName(c, "id")
 		notes = append(notes, fmt.Sprintf("no column is an id: each row gets %s#<row> as its %s", filepath.Base(file), c.ID))
 	}
+	if c.Label == nil {
+		notes = append(notes, "no column is the label (--label COL): nothing will be learned from this file")
+	}
 	if bad > 0 {
 		notes = append(notes, fmt.Sprintf("%d malformed rows were left out", bad))
 	}

@@ -38,6 +38,9 @@ func (a *app) kindVerbs(cmd *fisk.CmdClause) {
 	show.Arg("kind", "Kind").Required().StringVar(&name)
 	a.run(show, func(ctx context.Context) error {
 		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
+			if _, err := oneKind(ctx, js, name); err != nil {
+				return err
+			}
 			k, err := topology.ReadKind(ctx, js, name)
 			if err != nil {
 				return err
@@ -59,6 +62,9 @@ func (a *app) kindVerbs(cmd *fisk.CmdClause) {
 			return err
 		}
 		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
+			if _, err := oneKind(ctx, js, next.Kind); err != nil {
+				return err
+			}
 			k, err := topology.ReadKind(ctx, js, next.Kind)
 			if err != nil {
 				return err

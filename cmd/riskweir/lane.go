@@ -17,16 +17,18 @@ func (a *app) laneVerbs(cmd *fisk.CmdClause) {
 	var kind, reason string
 	var lane int
 	var at int64
+	var force bool
 	connect.Flags(cmd)
 	rebase := cmd.Command("rebase", `Say where a lane goes on that has lost its position, or counts in another stream than there is now.
 
 Events up to --at are taken as having their outcome, those after it as having none: too low doubles outcomes, too
-high leaves events without one. 'riskweir verify' names the first event of the lane that has none.
+high leaves events without one. A lane whose position is sound is left alone. 'riskweir verify' names the first event of the lane that has none.
 
 Example: riskweir lane rebase payment 3 --at 18230 --reason "SCORES restored from Tuesday's backup"`)
 	rebase.Arg("kind", "Kind").Required().StringVar(&kind)
 	rebase.Arg("lane", "Lane").Required().IntVar(&lane)
 	rebase.Flag("at", "Sequence in EVENTS of the last event that has its outcome").Required().Int64Var(&at)
+	rebase.Flag("force", "Also where the lane's position is sound: outcomes are doubled below it, left out above it").UnNegatableBoolVar(&force)
 	rebase.Flag("reason", "Why, for the audit").Required().StringVar(&reason)
 	a.run(rebase, func(ctx context.Context) error {
 		if at < 0 {
@@ -37,7 +39,7 @@ Example: riskweir lane rebase payment 3 --at 18230 --reason "SCORES restored fro
 			if u, err := user.Current(); err == nil {
 				who = u.Username
 			}
-			p, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: lane, Seq: uint64(at), By: who + "@" + service.Hostname(), Reason: reason})
+			p, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: lane, Seq: uint64(at), By: who + "@" + service.Hostname(), Reason: reason, Force: force})
 			if err != nil {
 				return err
 			}

@@ -78,6 +78,9 @@ func openLayout(dir string, fresh bool, nodes int) (*layout, error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	l := &layout{dir: dir}
+	if err := l.ours(); err != nil {
+		return nil, err
+	}
 	if l.lock, err = os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -92,18 +95,30 @@ func openLayout(dir string, fresh bool, nodes int) (*layout, error) {
 	return l, nil
 }
 
+// ours refuses a directory that holds something else, before anything is written to it.
+func (l *layout) ours() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	foreign := false
+	for _, e := range entries {
+		if e.Name() == "riskweir.json" {
+			return nil
+		}
+		foreign = foreign || e.Name() != "lock"
+	}
+	if foreign {
+		return fmt.Errorf("data directory %s holds other things than a Riskweir system: choose an empty one", l.dir)
+	}
+	return nil
+}
+
 func (l *layout) load(fresh bool, nodes int) error {
 	file := filepath.Join(l.dir, "riskweir.json")
 	text, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		entries, err := os.ReadDir(l.dir)
-		if err != nil {
-			return fmt.Errorf("data directory: %w", err)
-		}
-		if len(entries) > 1 {
-			return fmt.Errorf("data directory %s holds other things than a Riskweir system: choose an empty one", l.dir)
-		}
 	case err != nil:
 		return fmt.Errorf("data directory: %w", err)
 	default:
@@ -288,23 +303,30 @@ func (l *layout) servers() string {
 	return s
 }
 
-// writeContext makes 'nats --context riskweir' work.
-func (l *layout) writeContext(name string) (string, error) {
+// writeContext makes 'nats --context riskweir' work. before is what the context said it was for, if that was something else.
+func (l *layout) writeContext(name string) (file, before string, err error) {
 	config := os.Getenv("XDG_CONFIG_HOME")
 	if !filepath.IsAbs(config) {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("nats context: %w", err)
+			return "", "", fmt.Errorf("nats context: %w", err)
 		}
 		config = filepath.Join(home, ".config")
 	}
 	dir := filepath.Join(config, "nats", "context")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("nats context: %w", err)
+		return "", "", fmt.Errorf("nats context: %w", err)
 	}
-	file := filepath.Join(dir, name+".json")
-	return file, writeJSON(file, map[string]string{
-		"description":  "riskweir up in " + l.dir,
+	file = filepath.Join(dir, name+".json")
+	purpose := "riskweir up in " + l.dir
+	var old struct {
+		Description string `json:"description"`
+	}
+	if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &old) == nil && old.Description != purpose {
+		before = old.Description
+	}
+	return file, before, writeJSON(file, map[string]string{
+		"description":  purpose,
 		"url":          l.servers(),
 		"nkey":         l.seedFile(operatorUser),
 		"inbox_prefix": topology.InboxPrefix(operatorUser),

@@ -25,14 +25,15 @@ type view struct {
 	children []supervise.Status
 	alive    map[string]events.Heartbeat // by name
 
-	seen     bool // the monitor answered; what follows is its account
-	stored   uint64
-	arrivals float64
-	scored   float64
-	pending  uint64
-	age      time.Duration
-	lanes    []monitor.LaneStatus
-	alerts   []events.Alert
+	monitored bool // the monitor answered
+	seen      bool // and knows the kind; what follows is its account
+	stored    uint64
+	arrivals  float64
+	scored    float64
+	pending   uint64
+	age       time.Duration
+	lanes     []monitor.LaneStatus
+	alerts    []events.Alert
 }
 
 // screen draws views: over and over in place on a terminal, a line at a time elsewhere.
@@ -100,8 +101,10 @@ func (v view) line() string {
 	fmt.Fprintf(&b, "%6s", v.elapsed.Round(time.Second))
 	if v.seen {
 		fmt.Fprintf(&b, "  in %.0f/s  scored %.0f/s  events %d  waiting %d  oldest %s", v.arrivals, v.scored, v.stored, v.pending, short(v.age))
+	} else if v.monitored {
+		b.WriteString("  no kind is declared yet: riskweir kind apply")
 	} else {
-		b.WriteString("  (no monitor yet)")
+		b.WriteString("  (no answer from the monitor)")
 	}
 	if v.measured {
 		fmt.Fprintf(&b, "  p50 %s  p99 %s", short(v.p50), short(v.p99))
@@ -248,8 +251,11 @@ func (v *view) take(s monitor.Status, kind string) {
 		v.seen, v.kind = true, k.Kind
 		v.stored, v.arrivals, v.scored = k.Stored, k.Arriving, k.Scoring
 		v.lanes, v.pending, v.age = k.Lanes, k.Pending, ms(k.AgeMS)
+		if len(k.Models) > 0 {
+			v.model = strings.Join(k.Models, " ")
+		}
 	}
-	v.alerts = s.Alerts
+	v.alerts, v.monitored = s.Alerts, true
 }
 
 func ms(v float64) time.Duration { return time.Duration(v * float64(time.Millisecond)) }

@@ -34,6 +34,8 @@ type summary struct {
 	EventsPerSecond float64  `json:"events_per_second"` // outcomes committed in this run
 	Restarts        int      `json:"restarts"`          // of children that died
 	Line            string   `json:"verify,omitempty"`
+
+	again string // the command that verifies later
 }
 
 func (s *summary) take(r verify.Report) {
@@ -104,9 +106,9 @@ func (s summary) write(w io.Writer, form string) error {
 	case s.Verified:
 		fmt.Fprintf(&b, "\nverify   %s\n", s.Line)
 	case s.Kind == "":
-		b.WriteString("\n")
+		b.WriteString("\nverify   no single kind to verify: riskweir verify KIND, while it runs\n")
 	default:
-		fmt.Fprintf(&b, "\nverify   not within the time that a Ctrl-C leaves: riskweir up --source none --for 1s, or riskweir verify %s\n", s.Kind)
+		fmt.Fprintf(&b, "\nverify   not within the time that a Ctrl-C leaves; later: %s\n", s.again)
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return errors.Join(errors.New("write the summary"), err)

@@ -285,11 +285,14 @@ func (u *upRun) startServices(ctx context.Context) error {
 	}
 	context := ""
 	if u.context != "" {
-		file, err := u.layout.writeContext(u.context)
+		file, before, err := u.layout.writeContext(u.context)
 		if err != nil {
 			return err
 		}
 		context = u.context
+		if before != "" {
+			fmt.Fprintf(u.status, "note: the nats context %s was for '%s', and is for this one now; --context-name names another\n", u.context, before)
+		}
 		defer fmt.Fprintf(u.status, "context  %s\n\n", file)
 	}
 	u.banner(context)
@@ -308,6 +311,7 @@ func (u *upRun) banner(context string) {
 	if context != "" {
 		fmt.Fprintf(u.status, "look     nats --context %s sub 'scores.>'\n", context)
 		fmt.Fprintf(u.status, "         nats --context %s stream report\n", context)
+		fmt.Fprintf(u.status, "         riskweir status --context %s\n", context)
 	}
 }
 
@@ -423,7 +427,10 @@ func (u *upRun) stop(kept time.Duration, names ...string) {
 
 // finish drains, verifies, prints the summary and stops everything in order: services before nodes.
 func (u *upRun) finish(ctx context.Context, interrupted bool) error {
-	s := summary{Kind: u.kind, Seconds: u.ended.Sub(u.began).Seconds()}
+	if u.kind == "" {
+		u.kind = u.onlyKind(ctx)
+	}
+	s := summary{again: u.again(), Kind: u.kind, Seconds: u.ended.Sub(u.began).Seconds()}
 	if u.kind != "" {
 		fmt.Fprintln(u.status, "draining ...")
 		if err := u.verify(ctx, &s, interrupted); err != nil {
@@ -471,6 +478,22 @@ func (u *upRun) verify(ctx context.Context, s *summary, interrupted bool) error 
 		return fmt.Errorf("verify: %w", err)
 	}
 	return nil
+}
+
+// onlyKind is the one kind that was declared while nothing was fed; empty if there is none, or more than one.
+func (u *upRun) onlyKind(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	kinds, err := topology.Kinds(ctx, u.js)
+	if err != nil || len(kinds) != 1 {
+		return ""
+	}
+	return kinds[0].Contract.Kind
+}
+
+// again is the command that verifies what is in the data directory, once this run is over.
+func (u *upRun) again() string {
+	return fmt.Sprintf("riskweir up --source none --for 1s --nodes %d --dir %s", u.nodes, u.layout.dir)
 }
 
 // stopAll stops whatever runs: the source, then the services, then the nodes.

@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/choria-io/fisk"
@@ -20,7 +23,7 @@ import (
 const verifyHelp = `Check that every event has exactly one outcome, in order.
 
 It reads both streams of the kind and trusts no position. Exit status: 0 as it should be, 1 something is missing,
-doubled or out of order (each is named by its sequence), 2 it could not be checked.
+doubled or out of order (the first twenty are named by their sequence), 2 it could not be checked.
 
 Examples:
 
@@ -74,12 +77,23 @@ func (a *app) verify(cmd *fisk.CmdClause) {
 			for _, o := range report.Offenders {
 				fmt.Fprintln(a.out, " ", o)
 			}
+			if found := defects(report); found > uint64(len(report.Offenders)) {
+				fmt.Fprintf(a.out, "  ... and %d more\n", found-uint64(len(report.Offenders)))
+			}
 		}
 		if !report.OK() {
 			return errBroken
 		}
 		return nil
 	})
+}
+
+func defects(r verify.Report) uint64 {
+	n := r.Missing + r.Duplicate + r.Disorder + r.Unknown + r.Misnamed
+	if r.Source != nil {
+		n += r.Source.Missing + r.Source.Duplicate
+	}
+	return n
 }
 
 // operate connects an operator's command.
@@ -100,11 +114,8 @@ func operate(ctx context.Context, c service.Connection) (natsjs.JetStream, func(
 	return js, conn.Close, nil
 }
 
-// oneKind returns kind or, if it is empty, the only one that is declared.
+// oneKind returns kind, which must be declared, or, if it is empty, the only one that is.
 func oneKind(ctx context.Context, js natsjs.JetStream, kind string) (string, error) {
-	if kind != "" {
-		return kind, nil
-	}
 	kinds, err := topology.Kinds(ctx, js)
 	if err != nil {
 		return "", err
@@ -113,8 +124,15 @@ func oneKind(ctx context.Context, js natsjs.JetStream, kind string) (string, err
 	for i, k := range kinds {
 		names[i] = k.Contract.Kind
 	}
-	if len(names) != 1 {
-		return "", fmt.Errorf("say which kind: declared are %v", names)
+	switch {
+	case slices.Contains(names, kind):
+		return kind, nil
+	case len(names) == 0:
+		return "", errors.New("no kind is declared yet: riskweir kind infer FILE, then riskweir kind apply")
+	case kind != "":
+		return "", fmt.Errorf("kind %s is not declared; declared: %s", kind, strings.Join(names, ", "))
+	case len(names) > 1:
+		return "", fmt.Errorf("say which kind: %s", strings.Join(names, ", "))
 	}
 	return names[0], nil
 }

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"path/filepath"
@@ -24,26 +25,43 @@ func RowIDs(path string, format source.Options, schema *events.Schema, name stri
 			return
 		}
 		defer r.Close()
+		if r.Format() != source.JSONLines {
+			if err := schema.CheckColumns(r.Columns()); err != nil {
+				yield("", fmt.Errorf("%s: %w", path, err))
+				return
+			}
+		}
 		var rec events.Record
+		var made, refused int
+		var last error
 		for {
 			row, err := r.Next()
 			var bad *source.RowError
 			switch {
 			case errors.Is(err, io.EOF):
+				switch {
+				case made == 0 && refused == 0:
+					yield("", fmt.Errorf("%s has no rows", path))
+				case made == 0:
+					yield("", fmt.Errorf("%s: none of its %d rows is an event of kind %s, the last because: %w", path, refused, schema.Contract.Kind, last))
+				}
 				return
 			case errors.As(err, &bad):
+				refused, last = refused+1, bad
 				continue
 			case err != nil:
 				yield("", err)
 				return
 			}
 			e, err := f.toEvent(&row, r.Columns(), &rec)
+			if err == nil {
+				_, err = e.msg(schema.Contract.Kind, false)
+			}
 			if err != nil {
+				refused, last = refused+1, err
 				continue
 			}
-			if _, err := e.msg(schema.Contract.Kind, false); err != nil {
-				continue
-			}
+			made++
 			if !yield(e.id, nil) {
 				return
 			}
