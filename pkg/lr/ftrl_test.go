@@ -576,6 +576,47 @@ func TestStatesAreGuarded(t *testing.T) {
 	}
 }
 
+// A state that is well sealed but not one that is ever written is refused.
+func TestStatesHaveOneForm(t *testing.T) {
+	f, _ := NewFTRL(FTRLOptions{Cols: 8})
+	if _, err := f.Learn([]int32{2, 5}, []float64{1, -2}, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	const header = 8 + 15*wordBytes
+	state := mustMarshal(t, f)
+	body := state[:len(state)-32]
+	first, second := body[header:header+columnBytes], body[header+columnBytes:]
+	if len(second) != columnBytes {
+		t.Fatalf("%d bytes follow the first column", len(second))
+	}
+	unseen := make([]byte, columnBytes)
+	unseen[0] = 7
+	at := func(i int, b byte) []byte {
+		c := slices.Clone(body)
+		c[i] = b
+		return c
+	}
+	for name, b := range map[string][]byte{
+		"columns out of order":  slices.Concat(body[:header], second, first),
+		"a column twice":        slices.Concat(body[:header], first, first),
+		"a column never seen":   slices.Concat(body[:header], first, unseen),
+		"a column too far":      at(header+columnBytes, 8),
+		"negative n":            at(header+columnBytes-1, 0xbf),
+		"NaN for z":             slices.Concat(body[:header], first[:8], []byte{1, 0, 0, 0, 0, 0, 0xf8, 0x7f}, first[16:], second),
+		"one column said":       at(header-wordBytes, 1),
+		"an unknown flag":       at(8+6*wordBytes, 2),
+		"more positives":        at(8+8*wordBytes, 9),
+		"alpha 0":               slices.Concat(body[:24], make([]byte, 8), body[32:]),
+		"an intercept left out": at(8+6*wordBytes, 1),
+	} {
+		_, err := DecodeFTRL(sealed(b), 8)
+		var format *FormatError
+		if !errors.As(err, &format) {
+			t.Errorf("%s: %v, want a FormatError", name, err)
+		}
+	}
+}
+
 func TestHashColumn(t *testing.T) {
 	// Fixed for ever: models depend on it.
 	for _, c := range []struct {
