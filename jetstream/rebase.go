@@ -25,7 +25,21 @@ type RebaseRequest struct {
 
 // Rebase stores the position that a lane goes on from, fenced by the one that there is, and leaves a record of it in
 // ALERTS. If we die between the two, the position stands and names who wrote it.
+//
+// A halted lane claims its unsound position now and then, to see whether it was mended; a claim that comes between is no
+// reason to give up.
 func Rebase(ctx context.Context, js natsjs.JetStream, r RebaseRequest) (events.Position, error) {
+	for try := 1; ; try++ {
+		p, err := rebase(ctx, js, r)
+		if !errors.Is(err, ErrFenced) || try == rebaseTries {
+			return p, err
+		}
+	}
+}
+
+const rebaseTries = 5
+
+func rebase(ctx context.Context, js natsjs.JetStream, r RebaseRequest) (events.Position, error) {
 	var p events.Position
 	k, err := ReadKind(ctx, js, r.Kind)
 	if err != nil {

@@ -404,7 +404,8 @@ func isTerminal(w io.Writer) bool {
 }
 
 const (
-	drainFor        = time.Minute // at the end of --for: lanes may have a backlog
+	verifyFor       = 15 * time.Minute // on a busy machine half a million events took two
+	drainFor        = time.Minute      // at the end of --for: lanes may have a backlog
 	settleHeartbeat = 1200 * time.Millisecond
 
 	// A Ctrl-C ends within five seconds, also where the machine is so busy that children have to be killed. What one
