@@ -237,7 +237,7 @@ func up(t *testing.T, c upConfig) *system {
 	c.natsPort, c.httpPort = atoi(t, nats), atoi(t, http)
 	c.scorers, c.seed, c.context, c.logLevel, c.summary = 2, 1, "riskweir-"+nats, "info", "json"
 	if c.rate == 0 {
-		c.rate = 400
+		c.rate = 400 / slow
 	}
 	if err := c.validate(); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,7 +26,7 @@ func TestUpForSummary(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	nats, http := freePorts()
-	out, errOut, code := riskweir(t, "up", "--nodes", "1", "--for", "8s", "--rate", "500", "--fresh", "--dir", dir,
+	out, errOut, code := riskweir(t, "up", "--nodes", "1", "--for", "8s", "--rate", strconv.Itoa(500/slow), "--fresh", "--dir", dir,
 		"--nats-port", nats, "--http-port", http, "--context-name", "", "--summary", "json")
 	if code != 0 {
 		t.Fatalf("exit status %d: %s", code, errOut)
@@ -199,7 +200,7 @@ func TestUpSurvivesKills(t *testing.T) {
 func TestUpInterrupted(t *testing.T) {
 	t.Parallel()
 	nats, http := freePorts()
-	p := start(t, "up", "--nodes", "3", "--dir", t.TempDir(), "--nats-port", nats, "--http-port", http, "--context-name", "", "--rate", "400")
+	p := start(t, "up", "--nodes", "3", "--dir", t.TempDir(), "--nats-port", nats, "--http-port", http, "--context-name", "", "--rate", strconv.Itoa(400/slow))
 	p.err.await(t, "  p50 ") // the first line of status with a latency: scores flow
 	children := childrenOf(t, p.pid())
 	if len(children) < 8 { // three nodes, ingest, two scorers, trainer, source
@@ -210,7 +211,7 @@ func TestUpInterrupted(t *testing.T) {
 	code := p.wait(t, long)
 	took := time.Since(began)
 	t.Logf("measured: Ctrl-C -> end, three nodes: %s", took.Round(time.Millisecond))
-	if took > 5*time.Second {
+	if took > slow*5*time.Second {
 		t.Errorf("it took %s to end, want at most 5 s", took)
 	}
 	if code != 0 {
@@ -238,7 +239,7 @@ func TestUpInterruptedAtOnce(t *testing.T) {
 	if code := p.wait(t, long); code != 0 || p.err.String() != "" {
 		t.Errorf("exit status %d: %s", code, p.err.String())
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > slow*5*time.Second {
 		t.Errorf("it took %s to end, want at most 5 s", took)
 	}
 	awaitEnd(t, children)
