@@ -707,6 +707,31 @@ func TestFitSparseRefuses(t *testing.T) {
 	}
 }
 
+// What is not written in a sparse column is 0, so ones only make no constant; ones in
+// every row do.
+func TestSparseLackOfRankIsNamed(t *testing.T) {
+	s := generate(78, 300, 3)
+	for _, c := range []struct {
+		name string
+		cell func(row []float64) float64
+		want RankError
+	}{
+		{"twin", func(row []float64) float64 { return row[1] }, RankError{Column: 2}},
+		{"constant", func([]float64) float64 { return 1 }, RankError{Column: 2, Constant: true}},
+	} {
+		for i := range s.X.Rows {
+			row := s.X.Row(i)
+			row[1] = float64(i % 2)
+			row[2] = c.cell(row)
+		}
+		_, err := FitSparse(t.Context(), toSparse(s.X), s.y, Options{Penalty: None})
+		var e *RankError
+		if !errors.As(err, &e) || *e != c.want {
+			t.Errorf("%s: %v, want %v", c.name, err, &c.want)
+		}
+	}
+}
+
 // Many columns separate any labels; L-BFGS proves it too.
 func TestLBFGSProvesSeparation(t *testing.T) {
 	s := generate(75, 60, 40)
