@@ -398,6 +398,9 @@ func TestAutoGoesOverToNewton(t *testing.T) {
 	if got.Solver != SolverNewton || got.Passes <= patience {
 		t.Errorf("%v after %d passes: L-BFGS was not slow", got.Solver, got.Passes)
 	}
+	if got.Iterations >= want.Iterations {
+		t.Errorf("%d Newton steps after L-BFGS, %d without: its point was not used", got.Iterations, want.Iterations)
+	}
 	t.Logf("%v, %d iterations, %d passes; Newton %d passes", got.Solver, got.Iterations, got.Passes, want.Passes)
 	checkClose(t, "objective", got.Objective, want.Objective, 1e-12*want.Objective)
 	checkSameModel(t, "auto", got.Model, want.Model, 1e-6)
@@ -758,7 +761,7 @@ func TestSparsePredictions(t *testing.T) {
 		m.Weights[j] = r.NormFloat64() * 100
 	}
 	// Terms on both sides of quantise's short way, in each place of a group of four rows.
-	for k, v := range []float64{2047, 2048, -2048, 2049, 4095, 5000, -1e9, 1e300, math.Inf(1), math.NaN()} {
+	for k, v := range []float64{2047, 2048, -2048, 2049, 4095, -3000.3, 70_000.3, -1e9, 1e300, math.Inf(1), math.NaN()} {
 		m.Weights[k%9] = 1
 		s.X.Row(4*k + k%4)[k%9] = v
 	}
