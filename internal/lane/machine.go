@@ -101,7 +101,6 @@ type Machine struct {
 	wanted   bool
 	pos      events.Position
 	token    uint64 // SCORES sequence of pos
-	fence    uint64 // highest token that a commit of ours has been fenced by, whatever became of it
 	revision uint64 // that the next batch is scored with
 
 	run       uint64    // number of runs opened; names the current one

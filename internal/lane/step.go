@@ -244,19 +244,13 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 	if !m.wanted {
 		return m.letGo()
 	}
-	m.revision = max(m.revision, m.pos.Revision)
-	if m.pos.Owner == m.me && m.pos.Trier != m.me && m.token > m.fence {
-		// What we stored last, though its answer did not come in time. Nothing of ours that is still under way is
-		// fenced by it, so it is as good as a claim; and where storing is slow, a claim's answer would be late again.
-		m.committed = now
-		return m.claimed()
-	}
 	claim := m.alive(m.pos)
 	claim.Epoch++
 	if claim.Owner != "" && claim.Owner != m.me {
 		claim.Attempts++
 	}
 	claim.Owner = m.me
+	m.revision = max(m.revision, m.pos.Revision)
 	return m.commit(Claiming, claim, nil, Scored)
 }
 
@@ -274,7 +268,7 @@ func (m *Machine) alive(p events.Position) events.Position {
 // commit stores next under the fence of token. If we die on the next line it is stored or
 // not; either way the next owner finds one position and goes on behind it.
 func (m *Machine) commit(p Phase, next events.Position, batch []Event, t Treatment) []Action {
-	m.phase, m.next, m.fence = p, next, max(m.fence, m.token)
+	m.phase, m.next = p, next
 	return []Action{Commit{ID: m.ask(), Fence: m.token, Position: next, Events: batch, Treatment: t, Attempts: m.pos.Attempts}}
 }
 
@@ -307,12 +301,6 @@ func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
 	if was == Committing {
 		return m.proceed(now)
 	}
-	return m.claimed()
-}
-
-// claimed goes on behind a position of our own, before a run is opened.
-func (m *Machine) claimed() []Action {
-	m.phase = Inspecting
 	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision}}
 }
 
