@@ -81,7 +81,7 @@ func TestEitherHalfOfAWriteIsLost(t *testing.T) {
 				courier.Lose(subject, half, 1)
 				if x.name == "rebase" || x.name == "record of the rebase" {
 					again(func(ctx context.Context) error {
-						_, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: 0, By: "ann", Reason: "a test"})
+						_, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: 0, By: "ann", Reason: "a test", Force: true})
 						return err
 					})
 				} else {
