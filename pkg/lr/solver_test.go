@@ -784,6 +784,20 @@ func TestSparsePredictions(t *testing.T) {
 	for i := range dense {
 		same("ProbsSparse", i, sparse[i], Sigmoid(dense[i]))
 	}
+	// One term of any size among small ones: each half of the check on exponents is needed.
+	one := Model{Weights: []float64{1}}
+	group, got := Matrix{Rows: 4, Cols: 1, Data: make([]float64, 4)}, make([]float64, 4)
+	for range 4000 {
+		for i := range group.Data {
+			group.Data[i] = r.Float64()
+		}
+		at := r.IntN(4)
+		group.Data[at] = math.Ldexp(2*r.Float64()-1, 10+r.IntN(9))
+		one.Logits(got, group)
+		for i := range got {
+			same(fmt.Sprintf("Logits of %v", group.Data), i, got[i], one.Logit(group.Row(i)))
+		}
+	}
 	for what, f := range map[string]func(){
 		"Logits":       func() { m.Logits(dense, s.X) },
 		"Probs":        func() { m.Probs(dense, s.X) },
