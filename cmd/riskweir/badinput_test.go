@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -206,6 +207,11 @@ func TestBadInput(t *testing.T) {
 	}
 	s := &sender{system: u, http: "http://127.0.0.1:" + strconv.Itoa(u.layout.ports.http), found: map[uint64]*natsjs.RawStreamMsg{}, next: 1}
 	testkit.Eventually(t, long, "ingest knows the kind", func() (bool, string) {
+		if c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(u.layout.ports.http)); err != nil {
+			return false, err.Error() // it listens once it has read the kinds
+		} else if err := c.Close(); err != nil {
+			return false, err.Error()
+		}
 		fate, said := s.postTo(t, "/v1/score/payment?deadline=5s", "", []byte(`{"amount":1,"card":"first"}`))
 		return fate == scored, said
 	})

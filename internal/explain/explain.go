@@ -169,7 +169,7 @@ func compare(s *events.Score, r model.Result, schema *events.Schema, id string, 
 	}
 	band := schema.Contract.Band(r.P)
 	decision := schema.Contract.Decide(s.Mode, band)
-	if event.Header.Get("Riskweir-History") == "1" {
+	if event.Header.Get(events.HeaderHistory) == "1" {
 		band, decision = events.BandHistory, events.None
 	}
 	if s.Band != band {

@@ -209,6 +209,23 @@ func TestManyLevelsAreHashed(t *testing.T) {
 	}
 }
 
+// TestLongLevelsAreUnseen: one event with a megabyte for a category must not fill the artifact of every model after it.
+func TestLongLevelsAreUnseen(t *testing.T) {
+	s := compile(t, events.Field{Name: "country", Type: events.Category})
+	long := strings.Repeat("A", maxLevel+1)
+	spec, err := Infer(s, records([]events.Value{text("CH")}, []events.Value{text("DE")}, []events.Value{text(long)}), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	canonical, err := spec.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(canonical), "AAAA") || !strings.Contains(string(canonical), "DE") {
+		t.Errorf("the spec is %s", canonical)
+	}
+}
+
 func TestDateParts(t *testing.T) {
 	schema := compile(t, events.Field{Name: "opened", Type: events.Time})
 	spec := Spec{Version: SpecVersion, Zone: "Asia/Tokyo", Fields: []Transform{

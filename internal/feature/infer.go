@@ -160,12 +160,15 @@ func (c *column) add(v *events.Value) {
 	}
 }
 
-// addLevel leaves out text that is not UTF-8, which a spec could not carry: it counts as any unseen level.
+// maxLevel bounds the text of a level: an artifact holds them all, and one event must not fill it.
+const maxLevel = 256
+
+// addLevel leaves out text that a spec could not carry, not being UTF-8 or too long: it counts as any unseen level.
 func (c *column) addLevel(text []byte) {
 	if c.levels == nil {
 		return
 	}
-	if _, ok := c.levels[string(text)]; ok || !utf8.Valid(text) {
+	if _, ok := c.levels[string(text)]; ok || len(text) > maxLevel || !utf8.Valid(text) {
 		return
 	}
 	if c.levels[string(text)] = struct{}{}; len(c.levels) > c.maxLevels {

@@ -99,7 +99,7 @@ func (r *run) read(msg *nats.Msg) Input {
 	return Delivered{Run: r.id, Consumer: d.consumerSeq, Event: Event{
 		Seq: d.streamSeq, Stored: d.stored, Subject: msg.Subject, Body: msg.Data,
 		Type:    first(msg.Header["Content-Type"]),
-		History: len(msg.Header["Riskweir-History"]) > 0,
+		History: first(msg.Header[events.HeaderHistory]) == "1",
 	}}
 }
 
