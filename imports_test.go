@@ -17,7 +17,7 @@ import (
 const module = "github.com/riskweir/riskweir/"
 
 // below are the rooms that stages stand upon.
-var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/model", "internal/source", "jetstream", "pkg/events", "pkg/lr"}
+var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/model", "internal/source", "internal/poison", "jetstream", "pkg/events", "pkg/lr"}
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
@@ -38,6 +38,7 @@ var house = []room{
 	{"internal/source", nil, "rows of files mean nothing until a contract is laid upon them"},
 	{"internal/supervise", nil, "it keeps any child process alive"},
 	{"internal/lease", nil, "who leads is decided without knowing at what"},
+	{"internal/poison", nil, "it does harm, and nothing else"},
 	{"internal/service", []string{"pkg/events"}, "it is what every process does alike, so that it knows none of them"},
 	{"jetstream", []string{"pkg/events"}, "streams are made of subjects and contracts, and do not know who reads them"},
 	{"internal/lane", []string{"jetstream", "pkg/events"}, "owning, reading and committing are the same whatever an outcome is"},
@@ -57,7 +58,7 @@ var house = []room{
 	{"cmd/scorer", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/trainer", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/monitor", []string{"internal/command"}, "a service's command is its flags and its exit code"},
-	{"internal/chaos", []string{"internal/sim", "internal/verify", "jetstream", "pkg/events"}, "it breaks processes and links from outside, and judges by what is stored"},
+	{"internal/chaos", []string{"internal/poison", "internal/sim", "internal/verify", "jetstream", "pkg/events"}, "it breaks processes and links from outside, and judges by what is stored"},
 	{"cmd/riskweir", append([]string{"internal/command", "internal/chaos"}, everything...), "it starts and operates all of it"},
 
 	{"internal/testkit", []string{"internal/embedded", "jetstream", "pkg/events"}, "it is a broker for tests"},

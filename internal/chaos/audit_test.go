@@ -101,6 +101,16 @@ func TestReportIsOfWhatHappened(t *testing.T) {
 	if got.OK || len(got.Broken) != 1 || got.Faults != 3 || got.Kinds != 2 {
 		t.Errorf("%+v", got)
 	}
+	// One more that had to end as invalid, and did not; it was meant for lane 0, so that a pause of lane 0 is none of the others'.
+	struck := 0
+	r.happened[2].Lane = &struck
+	if got := r.report(verify.Report{}, Stored{}, h); len(got.Broken) != 1 || got.Rows[1].OthersPauseMS != 2000 {
+		t.Errorf("%+v", got)
+	}
+	r.happened[0].Lane = &struck
+	if got := r.report(verify.Report{Invalid: 2}, Stored{}, h); !got.OK || got.Rows[1].OthersPauseMS != 0 {
+		t.Errorf("%+v", got)
+	}
 	all, kill := got.Rows[0], got.Rows[1]
 	if all.Fault != "all-nodes-kill" || all.RecoverMaxMS != 2000 || all.LongestPauseMS != 3000 || all.Missing != 0 {
 		t.Errorf("an outage recovers from when it is mended: %+v", all)

@@ -75,6 +75,7 @@ func catalogue() []fault {
 		{Terms: Terms{"consumers-delete", 0, 0, quiet}, inject: deleteConsumers},
 		{Terms: Terms{"store-full", 6 * time.Second, 10 * time.Second, longQuiet}, outage: true, inject: storeFull},
 	}
+	all = append(all, poisons()...)
 	for _, t := range []struct {
 		name   string
 		choose chooser

@@ -46,7 +46,9 @@ type Occurrence struct {
 	Events         uint64  `json:"events"` // acknowledged from Injected to Until
 	LongestPauseMS float64 `json:"longest_pause_ms"`
 	RecoverMS      float64 `json:"recover_ms"`
-	Missing        uint64  `json:"missing"` // of those that verify names
+	Lane           *int    `json:"lane,omitempty"`  // of the event that had to end as invalid, if there was one
+	OthersPauseMS  float64 `json:"others_pause_ms"` // the longest of the other lanes; without Lane of all
+	Missing        uint64  `json:"missing"`         // of those that verify names
 	Duplicate      uint64  `json:"duplicate"`
 	Disorder       uint64  `json:"disorder"`
 }
@@ -137,8 +139,9 @@ func (r *runner) step(ctx context.Context, f fault, s Step) Occurrence {
 		r.broken = append(r.broken, fmt.Sprintf("%s %s: %s", f.Name, o.Target, o.Trouble))
 		r.Note("%6s  %-22s %s", r.clock(), f.Name, o.Trouble)
 	}
+	r.env.lane = nil
 	target, mend, err := f.inject(ctx, r.env, s.Choice)
-	o.Target = target
+	o.Target, o.Lane = target, r.env.lane
 	trouble("inject", err)
 	r.Note("%6s  %-22s %s", r.clock(), f.Name, target)
 	if err == nil {

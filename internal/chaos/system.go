@@ -66,6 +66,8 @@ type env struct {
 	js     jetstream.JetStream
 	kind   string
 	cables Cables
+
+	lane *int // of the event that has to end as invalid; nil: there was none
 }
 
 // apiTimeout bounds one question to the cluster, patience the repeating of it: an election takes 4 to 9 s.

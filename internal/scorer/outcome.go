@@ -11,6 +11,7 @@ import (
 
 	"github.com/riskweir/riskweir/internal/lane"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/poison"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -76,6 +77,7 @@ func (s *stage) outcome(buf []byte, e *lane.Event) (out []byte, band, token stri
 		// The lane's filter admits no such subject; should it ever, the event still gets its outcome.
 		return s.invalid(buf, e, "unknown", events.Invalid{Reason: err.Error()}), events.BandInvalid, "unknown"
 	}
+	poison.Take(stored.Token)
 	enc, err := events.DetectEncoding(e.Type, e.Body)
 	if err != nil {
 		return s.invalid(buf, e, stored.Token, events.Invalid{Reason: err.Error()}), events.BandInvalid, stored.Token

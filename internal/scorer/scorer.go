@@ -24,6 +24,11 @@ import (
 // Service is the scorer's name among the micro services and heartbeats.
 const Service = "scorer"
 
+const (
+	defaultHang = 3 * time.Second // a full batch takes some 30 ms
+	giveUp      = time.Second     // for the other lanes of a process in which one hangs
+)
+
 // Config of a Scorer.
 type Config struct {
 	Conn     *nats.Conn
@@ -34,6 +39,10 @@ type Config struct {
 	Lease    time.Duration // without sight of the registry, after which scores say stale; 30 s if zero
 	Limits   lane.Limits   // lane.DefaultLimits if MaxBatch is zero
 	Skew     time.Duration // by which this process's clock is wrong, for tests of that
+	Hang     time.Duration // that scoring one batch may take, after which the process has to end; 3 s if zero
+	// Abort ends the process and does not return. It is called when a lane hangs, once the others have had the time to be given up;
+	// nil: Run ends with the hang.
+	Abort func(error)
 }
 
 // Scorer competes for lanes and scores those that it owns.
@@ -58,6 +67,9 @@ func New(cfg Config) (*Scorer, error) {
 	}
 	if cfg.Lease == 0 {
 		cfg.Lease = 30 * time.Second
+	}
+	if cfg.Hang == 0 {
+		cfg.Hang = defaultHang
 	}
 	if cfg.Limits.MaxBatch == 0 {
 		cfg.Limits = lane.DefaultLimits()
@@ -88,14 +100,15 @@ func (s *Scorer) Run(ctx context.Context) error {
 	s.catalog, s.watcher = catalog, watcher
 	s.mu.Unlock()
 	kinds := make(chan []lane.Kind, 1)
+	dog := newWatchdog(s.cfg.Hang)
 	pool := lane.NewPool(lane.Config{
 		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds, Now: func() time.Time { return time.Now().Add(s.cfg.Skew) },
 		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
 		Stage: func(k lane.Kind, n int) lane.Stage {
-			return &laneStage{lane: n, stage: stage{
+			return dog.watch(laneName(k.Name, n), &laneStage{lane: n, stage: stage{
 				kind: k.Name, watcher: watcher, await: s.cfg.Lease,
 				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
-			}}
+			}})
 		},
 		Observer: lane.Observer{Committed: s.committed, Phase: s.phase, Note: s.note, Halted: s.halted},
 	})
@@ -105,6 +118,28 @@ func (s *Scorer) Run(ctx context.Context) error {
 	defer stopBackground()
 	back, _ := service.NewGroup(background) // outlives the pool: lanes in flight still need their model
 	back.Go(watcher.Run)
+	hung := make(chan error, 1)
+	back.Go(func(ctx context.Context) error { // also while the lanes are given up
+		err := dog.run(ctx)
+		if err == nil {
+			return nil
+		}
+		hung <- err
+		if s.cfg.Abort != nil {
+			abort := time.AfterFunc(giveUp, func() { s.cfg.Abort(err) })
+			defer abort.Stop()
+		}
+		<-ctx.Done()
+		return nil
+	})
+	g.Go(func(ctx context.Context) error {
+		select {
+		case err := <-hung:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	g.Go(catalog.Run)
 	g.Go(func(ctx context.Context) error { return s.feedKinds(ctx, catalog, watcher, kinds) })
 	g.Go(pool.Run)
