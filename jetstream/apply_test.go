@@ -90,7 +90,7 @@ func TestApplyTwiceChangesNothing(t *testing.T) {
 			t.Errorf("lane %d: %+v, want 0 of the stream made at %s", lane, p, created)
 		}
 	}
-	if got := info(t, js, "SCORES_payment").State.Msgs; got != uint64(payment().Lanes) {
+	if got := info(t, js, "SCORES_payment").State.Msgs; got != uint64(payment().Lanes+1) {
 		t.Errorf("%d messages in SCORES, want a position a lane", got)
 	}
 }

@@ -68,6 +68,8 @@ func Roles(kinds ...string) []Role {
 						// The position is read from the stream's leader.
 						[]string{"$JS.API.STREAM.MSG.GET." + scoresOf(k), direct(scoresOf(k), "position."+k+".*")},
 						consume(eventsOf(k), "events."+k+".*.*"),
+						// The stray lane's consumer has two filters, which no subject can name.
+						[]string{"$JS.API.CONSUMER.CREATE." + eventsOf(k) + ".*"},
 					)
 				}),
 				kindsAndModels,

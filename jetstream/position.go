@@ -57,11 +57,12 @@ func writeZero(ctx context.Context, js natsjs.JetStream, c events.Contract, inca
 	if err != nil {
 		return fmt.Errorf("topology: position 0: %w", err)
 	}
-	batch := make([]*nats.Msg, c.Lanes)
-	for lane := range batch {
-		batch[lane] = nats.NewMsg(events.PositionSubject(c.Kind, lane))
-		batch[lane].Data = body
-		Fence(batch[lane], 0)
+	var batch []*nats.Msg
+	for _, lane := range events.LaneNumbers(c.Lanes) {
+		zero := nats.NewMsg(events.PositionSubject(c.Kind, lane))
+		zero.Data = body
+		Fence(zero, 0)
+		batch = append(batch, zero)
 	}
 	to := Committer{Conn: js.Conn(), Stream: events.ScoresStream(c.Kind), Timeout: commitTimeout}
 	// Right after the stream was made, word of it may not have reached the node that we are connected to:
@@ -73,13 +74,13 @@ func writeZero(ctx context.Context, js natsjs.JetStream, c events.Contract, inca
 		}
 		unheard := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, ErrRefused) || errors.Is(err, ErrInFlight)
 		if !unheard || attempt == zeroAttempts {
-			return fmt.Errorf("topology: write position 0 of %d lanes: %w", c.Lanes, err)
+			return fmt.Errorf("topology: write position 0 of %d lanes: %w", len(batch), err)
 		}
 		pause := time.NewTimer(transientPause)
 		select {
 		case <-ctx.Done():
 			pause.Stop()
-			return fmt.Errorf("topology: write position 0 of %d lanes: %w", c.Lanes, errors.Join(err, ctx.Err()))
+			return fmt.Errorf("topology: write position 0 of %d lanes: %w", len(batch), errors.Join(err, ctx.Err()))
 		case <-pause.C:
 		}
 	}
@@ -88,7 +89,7 @@ func writeZero(ctx context.Context, js natsjs.JetStream, c events.Contract, inca
 // checkPositions returns ErrRebase for every lane that could not go on from its position.
 func checkPositions(ctx context.Context, js natsjs.JetStream, c events.Contract, in *natsjs.StreamInfo) error {
 	var errs []error
-	for lane := range c.Lanes {
+	for _, lane := range events.LaneNumbers(c.Lanes) {
 		p, found, err := readPosition(ctx, js.Conn(), c.Kind, lane)
 		if err != nil {
 			return err

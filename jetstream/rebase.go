@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -45,8 +46,8 @@ func rebase(ctx context.Context, js natsjs.JetStream, r RebaseRequest) (events.P
 	if err != nil {
 		return p, err
 	}
-	if r.Lane < 0 || r.Lane >= k.Contract.Lanes {
-		return p, fmt.Errorf("topology: kind %s has lanes 0 to %d, and no %d", r.Kind, k.Contract.Lanes-1, r.Lane)
+	if !slices.Contains(events.LaneNumbers(k.Contract.Lanes), r.Lane) {
+		return p, fmt.Errorf("topology: kind %s has lanes 0 to %d and %d, and no %d", r.Kind, k.Contract.Lanes-1, events.StrayLane, r.Lane)
 	}
 	in, err := streamInfo(ctx, js, events.EventsStream(r.Kind))
 	if err != nil {

@@ -253,6 +253,8 @@ func TestBadInput(t *testing.T) {
 		{"dots, escaped", "nats", s.nats(escaped("a.b"), nil, one), scored, `entity "a.b"`},
 		{"dots", "http", s.post(entity("a.b"), "", one), scored, `"entity":"a.b"`},
 		{"dots and more", "file", s.file(header + "d1,,a.b,1,web\nd2,, c * >,1,web\nd3,,\"x\ny\",1,web\n"), scored, "missing=0"},
+		{"a wildcard", "nats", s.nats("events.payment.*", nil, one), invalid, "a wildcard where an entity should be"},
+		{"the full wildcard", "nats", s.nats("events.payment.>", nil, one), invalid, "a wildcard where an entity should be"},
 		{"spaces", "nats", s.nats("events.payment.a b", nil, one), refused, "invalid subject"},
 		{"spaces, escaped", "nats", s.nats(escaped("a b"), nil, one), scored, `entity "a b"`},
 		{"spaces", "http", s.post(entity(" a b "), "", one), scored, `"entity":" a b "`},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -174,6 +175,13 @@ func writeLanes(b *strings.Builder, lanes []monitor.LaneStatus, colours bool) {
 	}
 	fmt.Fprintf(b, "\n%s\n", paint(dim, fmt.Sprintf("%-5s %-22s %10s %9s %9s  %s", "lane", "owner", "position", "waiting", "oldest", "state")))
 	for _, l := range lanes {
+		name := strconv.Itoa(l.Lane)
+		if l.Lane == events.StrayLane {
+			if l.State == monitor.Idle {
+				continue
+			}
+			name = "stray"
+		}
 		colour := red
 		switch l.State {
 		case monitor.Idle, monitor.Busy:
@@ -181,7 +189,7 @@ func writeLanes(b *strings.Builder, lanes []monitor.LaneStatus, colours bool) {
 		case monitor.Late, monitor.Unknown:
 			colour = amber
 		}
-		fmt.Fprintf(b, "%-5d %-22s %10d %9d %9s  %s\n", l.Lane, clip(l.Owner, 22), l.Position, l.Pending, short(ms(l.AgeMS)), paint(colour, l.State))
+		fmt.Fprintf(b, "%-5s %-22s %10d %9d %9s  %s\n", name, clip(l.Owner, 22), l.Position, l.Pending, short(ms(l.AgeMS)), paint(colour, l.State))
 	}
 }
 

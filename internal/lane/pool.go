@@ -146,8 +146,10 @@ func (p *Pool) level(work context.Context) {
 	}
 	want := map[laneKey]Kind{}
 	for _, k := range p.kinds {
-		for lane, owner := range Assign(k.Name, k.Lanes, p.members) {
-			if owner == p.Self.Instance {
+		owners := Assign(k.Name, k.Lanes, p.members)
+		for i, lane := range events.LaneNumbers(k.Lanes) {
+			// The stray lane, which is all but always idle, has no part in the balance: it goes with lane 0.
+			if owners[i%k.Lanes] == p.Self.Instance {
 				want[laneKey{k.Name, lane}] = k
 			}
 		}
@@ -208,7 +210,7 @@ func (p *Pool) tell(in Input) {
 func (p *Pool) look(work context.Context) {
 	for _, k := range p.kinds {
 		p.wg.Add(1)
-		lanes := make([]chan<- Input, 0, k.Lanes)
+		lanes := make([]chan<- Input, 0, k.Lanes+1)
 		for key, o := range p.own {
 			if key.kind == k.Name {
 				lanes = append(lanes, o.control)

@@ -49,7 +49,7 @@ func openRun(ctx context.Context, conn *nats.Conn, js natsjs.JetStream, kind str
 		return nil, fmt.Errorf("subscribe to the run's inbox: %w", err)
 	}
 	r.sub = sub
-	_, err = js.CreateConsumer(ctx, r.stream, natsjs.ConsumerConfig{
+	cfg := natsjs.ConsumerConfig{
 		Name:              r.name,
 		Description:       fmt.Sprintf("one run of %s lane %d by %s", kind, lane, owner),
 		Metadata:          map[string]string{"riskweir.owner": owner, "riskweir.lane": strconv.Itoa(lane)},
@@ -60,7 +60,11 @@ func openRun(ctx context.Context, conn *nats.Conn, js natsjs.JetStream, kind str
 		Replicas:          1,
 		MemoryStorage:     true,
 		InactiveThreshold: inactiveThreshold,
-	})
+	}
+	if lane == events.StrayLane {
+		cfg.FilterSubject, cfg.FilterSubjects = "", events.StrayFilters(kind)
+	}
+	_, err = js.CreateConsumer(ctx, r.stream, cfg)
 	if err != nil {
 		return nil, errors.Join(err, sub.Unsubscribe())
 	}

@@ -106,7 +106,7 @@ func (s *site) scoreAll(owner string) {
 		s.t.Fatal(err)
 	}
 	info := in.CachedInfo()
-	for lane := range s.lanes {
+	for _, lane := range events.LaneNumbers(s.lanes) {
 		body, err := json.Marshal(events.Position{Seq: info.State.LastSeq, Incarnation: info.Created, Epoch: 2, Owner: owner})
 		if err != nil {
 			s.t.Fatal(err)
@@ -198,7 +198,7 @@ func TestMonitorSeesLanesAndTells(t *testing.T) {
 	s.publish(30)
 	m, _ := s.start("m1")
 	st := s.await(m, "all 30 events are seen to wait", func(st Status) bool { return len(st.Kinds) == 1 && st.Kinds[0].Pending == 30 })
-	if k := st.Kinds[0]; len(k.Lanes) != s.lanes || k.AgeMS <= 0 || k.LastSeq != 30 || k.Error != "" {
+	if k := st.Kinds[0]; len(k.Lanes) != s.lanes+1 || k.AgeMS <= 0 || k.LastSeq != 30 || k.Error != "" {
 		t.Errorf("kind %+v", k)
 	}
 	if fired := s.awaitAlerts(1); fired[0].What != whatNoScorer || fired[0].State != events.Firing || fired[0].Cause != causeNoScorer {

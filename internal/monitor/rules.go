@@ -82,6 +82,7 @@ type KindSample struct {
 
 // LaneSample of one lane.
 type LaneSample struct {
+	Lane     int
 	Found    bool // there is a position
 	Position events.Position
 	Pending  uint64        // events after it
@@ -268,11 +269,11 @@ func (r *rules) laneFindings(kind string, k *kindState, s Sample) []finding {
 		}
 		b := by[f.what]
 		if b == nil {
-			f.evidence = evidence(k, l, i, s)
+			f.evidence = evidence(k, l, k.lanes[i].moved, s)
 			by[f.what] = &f
 			b = &f
 		}
-		b.lanes = append(b.lanes, i)
+		b.lanes = append(b.lanes, l.Lane)
 	}
 	var out []finding
 	for _, what := range slices.Sorted(maps.Keys(by)) {
@@ -281,7 +282,7 @@ func (r *rules) laneFindings(kind string, k *kindState, s Sample) []finding {
 	return out
 }
 
-func evidence(k *kindState, l LaneSample, lane int, s Sample) map[string]string {
+func evidence(k *kindState, l LaneSample, moved time.Time, s Sample) map[string]string {
 	owner := "nobody"
 	if l.Position.Owner != "" {
 		owner = l.Position.Owner + ", its heart does not beat"
@@ -291,7 +292,7 @@ func evidence(k *kindState, l LaneSample, lane int, s Sample) map[string]string 
 	}
 	return map[string]string{
 		"owner": owner, "position": strconv.FormatUint(l.Position.Seq, 10), "epoch": strconv.FormatUint(l.Position.Epoch, 10),
-		"pending": strconv.FormatUint(l.Pending, 10), "age": round(l.Age), "frozen": round(s.At.Sub(k.lanes[lane].moved)),
+		"pending": strconv.FormatUint(l.Pending, 10), "age": round(l.Age), "frozen": round(s.At.Sub(moved)),
 	}
 }
 
@@ -431,7 +432,7 @@ func (r *rules) status(now time.Time) []KindStatus {
 		st := KindStatus{Kind: name, Error: k.err, Stored: k.last.Stored, LastSeq: k.last.LastSeq, Pending: k.pending,
 			Arriving: k.arriving.perSecond, Scoring: k.scoring.perSecond, Lanes: []LaneStatus{}}
 		for i, l := range k.last.Lanes {
-			ls := LaneStatus{Lane: i, State: k.lanes[i].state, Owner: l.Position.Owner, Position: l.Position.Seq, Epoch: l.Position.Epoch,
+			ls := LaneStatus{Lane: l.Lane, State: k.lanes[i].state, Owner: l.Position.Owner, Position: l.Position.Seq, Epoch: l.Position.Epoch,
 				Attempts: l.Position.Attempts, Pending: l.Pending, AgeMS: ms(l.Age)}
 			if l.Pending > 0 {
 				ls.FrozenMS = ms(now.Sub(k.lanes[i].moved))

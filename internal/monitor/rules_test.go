@@ -122,7 +122,7 @@ func (s *stage) command(f []string) error {
 		}
 		k := &stageKind{created: epochOfStage.Add(-time.Hour), last: 100, lanes: make([]stageLane, n)}
 		for i := range k.lanes {
-			k.lanes[i].LaneSample = LaneSample{Found: true, Position: events.Position{Seq: 100, Epoch: 1, Incarnation: k.created}}
+			k.lanes[i].LaneSample = LaneSample{Lane: i, Found: true, Position: events.Position{Seq: 100, Epoch: 1, Incarnation: k.created}}
 		}
 		s.kinds[f[1]] = k
 	case "scorers":

@@ -46,7 +46,10 @@ func (s sampler) kinds(ctx context.Context, ds []declared) []KindSample {
 }
 
 func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
-	k := KindSample{Kind: d.kind, Lanes: make([]LaneSample, d.lanes)}
+	k := KindSample{Kind: d.kind}
+	for _, lane := range events.LaneNumbers(d.lanes) {
+		k.Lanes = append(k.Lanes, LaneSample{Lane: lane})
+	}
 	// From the leaders: without one, the kind cannot work either.
 	if _, err := s.js.Stream(ctx, events.ScoresStream(d.kind)); err != nil {
 		return k, fmt.Errorf("look at %s: %w", events.ScoresStream(d.kind), err)
@@ -66,9 +69,9 @@ func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
 		if !l.Found || l.Position.Seq >= k.LastSeq {
 			continue
 		}
-		oldest, pending, err := s.waiting(ctx, d.kind, i, l.Position.Seq+1)
+		oldest, pending, err := s.waiting(ctx, d.kind, l.Lane, l.Position.Seq+1)
 		if err != nil {
-			return k, fmt.Errorf("events of %s lane %d: %w", d.kind, i, err)
+			return k, fmt.Errorf("events of %s lane %d: %w", d.kind, l.Lane, err)
 		}
 		l.Pending = pending
 		if pending > 0 {
@@ -82,8 +85,8 @@ func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
 // positions reads those of all lanes at once. A replica that is a moment behind makes a lane look a moment older.
 func (s sampler) positions(ctx context.Context, k *KindSample) error {
 	subjects := make([]string, len(k.Lanes))
-	for i := range subjects {
-		subjects[i] = events.PositionSubject(k.Kind, i)
+	for i, l := range k.Lanes {
+		subjects[i] = events.PositionSubject(k.Kind, l.Lane)
 	}
 	all, err := jetstreamext.GetLastMsgsFor(ctx, s.js, events.ScoresStream(k.Kind), subjects)
 	if err != nil {
@@ -97,13 +100,14 @@ func (s sampler) positions(ctx context.Context, k *KindSample) error {
 			return err
 		}
 		_, lane, err := events.ParsePositionSubject(m.Subject)
-		if err != nil || lane >= len(k.Lanes) {
+		i := slices.IndexFunc(k.Lanes, func(l LaneSample) bool { return l.Lane == lane })
+		if err != nil || i < 0 {
 			return fmt.Errorf("a message on %s: not asked for", m.Subject)
 		}
-		if k.Lanes[lane].Position, err = events.DecodePosition(m.Data); err != nil {
+		if k.Lanes[i].Position, err = events.DecodePosition(m.Data); err != nil {
 			return fmt.Errorf("lane %d: %w", lane, err)
 		}
-		k.Lanes[lane].Found = true
+		k.Lanes[i].Found = true
 	}
 	return nil
 }

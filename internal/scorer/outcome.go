@@ -73,9 +73,11 @@ func (s *stage) Outcomes(batch []lane.Event) []*nats.Msg {
 // outcome appends the outcome of one event: a score or, for whatever reason, invalid.
 func (s *stage) outcome(buf []byte, e *lane.Event) (out []byte, band, token string) {
 	stored, err := events.ParseStoredEvent(e.Subject)
+	if err == nil && stored.Lane == events.StrayLane {
+		err = fmt.Errorf("published to %s: a wildcard where an entity should be", e.Subject)
+	}
 	if err != nil {
-		// The lane's filter admits no such subject; should it ever, the event still gets its outcome.
-		return s.invalid(buf, e, "unknown", events.Invalid{Reason: err.Error()}), events.BandInvalid, "unknown"
+		return s.invalid(buf, e, events.StrayToken, events.Invalid{Reason: err.Error()}), events.BandInvalid, events.StrayToken
 	}
 	poison.Take(stored.Token)
 	enc, err := events.DetectEncoding(e.Type, e.Body)
@@ -158,7 +160,7 @@ func (s *stage) invalid(buf []byte, e *lane.Event, token string, bad events.Inva
 
 // Unread ends an event that scorers died on, without looking into it.
 func (s *stage) Unread(e lane.Event, attempts int) *nats.Msg {
-	token := "unknown"
+	token := events.StrayToken
 	if stored, err := events.ParseStoredEvent(e.Subject); err == nil {
 		token = stored.Token
 	}

@@ -16,6 +16,14 @@ const MaxEntityBytes = 256
 // MaxLanes is bounded by the server's 50 atomic batches in flight a stream.
 const MaxLanes = 50
 
+// StrayLane, which every kind has beside its others, holds the events that the server stores without giving them a
+// lane: those published to the literal subjects events.<kind>.* and events.<kind>.>, which no subject transform takes
+// and no permission can keep out. Their outcome is invalid.
+const StrayLane = MaxLanes
+
+// StrayToken is the entity of the events of StrayLane, which name none.
+const StrayToken = "unknown"
+
 // Bands of an outcome, as they stand in its subject.
 const (
 	BandLow     = "low"
@@ -72,13 +80,33 @@ func LabelSubject(kind, entity string) (string, error) {
 	return "labels." + kind + "." + token, nil
 }
 
-// LaneFilter matches the stored events of one lane.
+// LaneNumbers are those of a kind's lanes: 0 to lanes-1, then StrayLane.
+func LaneNumbers(lanes int) []int {
+	numbers := make([]int, lanes+1)
+	for lane := range lanes {
+		numbers[lane] = lane
+	}
+	numbers[lanes] = StrayLane
+	return numbers
+}
+
+// LaneFilter matches the stored events of one lane; of StrayLane, those that a single filter can: see StrayFilters.
 func LaneFilter(kind string, lane int) string {
+	if lane == StrayLane {
+		return "events." + kind + ".*"
+	}
 	return "events." + kind + "." + strconv.Itoa(lane) + ".*"
 }
 
-// StoredEvent is the parsed subject of an event as EVENTS_<kind> stores it:
-// events.<kind>.<lane>.<token>.
+// StrayFilters match the stored events of StrayLane. The server compares a single filter with a subject as patterns, where
+// the literal events.<kind>.> is no part of events.<kind>.*; two filters it compares token by token, where it is.
+// Nothing is ever stored under the second.
+func StrayFilters(kind string) []string {
+	return []string{"events." + kind + ".*", "position." + kind + ".ingest.%"}
+}
+
+// StoredEvent is the parsed subject of an event as EVENTS_<kind> stores it: events.<kind>.<lane>.<token>, or
+// one of the two of StrayLane.
 type StoredEvent struct {
 	Kind  string
 	Lane  int
@@ -88,6 +116,9 @@ type StoredEvent struct {
 func ParseStoredEvent(subject string) (StoredEvent, error) {
 	rest, ok := strings.CutPrefix(subject, "events.")
 	kind, rest, ok2 := strings.Cut(rest, ".")
+	if ok && kind != "" && (rest == "*" || rest == ">") {
+		return StoredEvent{Kind: kind, Lane: StrayLane, Token: StrayToken}, nil
+	}
 	lane, token, ok3 := strings.Cut(rest, ".")
 	n, err := strconv.Atoi(lane)
 	if !ok || !ok2 || !ok3 || err != nil || n < 0 || token == "" || strings.Contains(token, ".") {
