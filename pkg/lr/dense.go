@@ -89,9 +89,19 @@ func (w *worker) addGradient(n int) {
 	}
 }
 
-// addHessian adds Σ curve·x·xᵀ up to the diagonal, and by-products just above it.
+// addHessian adds Σ curve·x·xᵀ up to the diagonal, and by-products above it.
 func (w *worker) addHessian(n int) {
 	p := len(w.gradient)
+	if fast {
+		w.transpose(p, n)
+		stride := rowStride(p)
+		rows := rowsInCache(stride)
+		for i := 0; i < n; i += rows {
+			m := min(rows, n-i)
+			rowHessian(w.hessian, w.rows[i*stride:(i+m)*stride], w.curve[i:i+m], p, stride)
+		}
+		return
+	}
 	curve, curved := w.curve[:n], w.curved[:n]
 	for j := range p {
 		column := w.column(j, n)
@@ -100,6 +110,24 @@ func (w *worker) addHessian(n int) {
 		}
 		for k := 0; k <= j; k += together {
 			w.addProducts(w.hessian[j*p+k:], curved, k)
+		}
+	}
+}
+
+// rowStride is the length of a row of p parameters in worker.rows.
+func rowStride(p int) int { return (p + 15) / 16 * 16 }
+
+// transpose copies the tile, row by row.
+func (w *worker) transpose(p, n int) {
+	stride := rowStride(p)
+	if len(w.rows) != tileRows*stride {
+		w.rows = make([]float64, tileRows*stride)
+	}
+	for j := range p {
+		at := j
+		for _, v := range w.column(j, n) {
+			w.rows[at] = v
+			at += stride
 		}
 	}
 }
@@ -130,82 +158,22 @@ func rowsInCache(cols int) int {
 	return max(min(numbers/cols, tileRows)/group*group, group)
 }
 
-// rowLogits sums theta·x of n rows from row lo, from the first parameter to the last.
-func (w *worker) rowLogits(theta, center []float64, b *block, lo, n int) {
-	first, weights := theta[0], theta[1:]
-	d := len(weights)
-	center = center[:d]
-	z := w.logit[:n]
+// gradientRows evaluates n rows from row lo row by row, without the Hessian but with its
+// diagonal if that is wanted. Sums over rows are made from the first to the last.
+func (w *worker) gradientRows(f *fitter, e *evaluation, b *block, lo, n int) {
+	d := f.cols
 	x := b.dense[lo*d : (lo+n)*d]
-	for len(z) >= 4 && len(x) >= 4*d {
-		a0, a1, a2, a3 := x[:d][:len(weights)], x[d : 2*d][:len(weights)], x[2*d : 3*d][:len(weights)], x[3*d : 4*d][:len(weights)]
-		center := center[:len(weights)]
-		z0, z1, z2, z3 := first, first, first, first
-		for j, v := range weights {
-			c := center[j]
-			z0 += float64(v * (a0[j] - c))
-			z1 += float64(v * (a1[j] - c))
-			z2 += float64(v * (a2[j] - c))
-			z3 += float64(v * (a3[j] - c))
-		}
-		z[0], z[1], z[2], z[3] = z0, z1, z2, z3
-		z, x = z[4:], x[4*d:]
-	}
-	for i := range z {
-		row := x[i*d : (i+1)*d]
-		s := first
-		for j, v := range weights {
-			s += float64(v * (row[j] - center[j]))
-		}
-		z[i] = s
-	}
-}
-
-// addRows adds n rows from row lo to the gradient, and their squares to the diagonal of
-// the Hessian, from the first row to the last.
-func (w *worker) addRows(center []float64, b *block, lo, n int, diagonal bool) {
-	r := w.residual[:n]
-	g := w.gradient[1 : len(center)+1]
-	d := len(g)
-	for _, v := range r {
+	rowLogits(w.logit[:n], x, e.theta[1:d+1], f.center, e.theta[0])
+	w.lossesFast(f, b, lo, n)
+	for _, v := range w.residual[:n] {
 		w.gradient[0] += v
 	}
-	x := b.dense[lo*d : (lo+n)*d]
-	for len(r) >= 4 && len(x) >= 4*d {
-		a0, a1, a2, a3 := x[:d][:len(g)], x[d : 2*d][:len(g)], x[2*d : 3*d][:len(g)], x[3*d : 4*d][:len(g)]
-		center := center[:len(g)]
-		r0, r1, r2, r3 := r[0], r[1], r[2], r[3]
-		for j, v := range g {
-			c := center[j]
-			v += float64(r0 * (a0[j] - c))
-			v += float64(r1 * (a1[j] - c))
-			v += float64(r2 * (a2[j] - c))
-			v += float64(r3 * (a3[j] - c))
-			g[j] = v
-		}
-		r, x = r[4:], x[4*d:]
+	rowGradient(w.gradient[1:d+1], x, f.center, w.residual[:n])
+	if e.diagonal == nil {
+		return
 	}
-	for i, v := range r {
-		row := x[i*d : (i+1)*d]
-		for j := range g {
-			g[j] += float64(v * (row[j] - center[j]))
-		}
-	}
-	if diagonal {
-		w.addSquares(center, b, lo, n)
-	}
-}
-
-func (w *worker) addSquares(center []float64, b *block, lo, n int) {
-	h := w.diagonal[1 : len(center)+1]
-	d := len(h)
-	for i, k := range w.curve[:n] {
-		row := b.dense[(lo+i)*d : (lo+i+1)*d][:len(h)]
-		center := center[:len(h)]
-		for j, v := range h {
-			u := row[j] - center[j]
-			h[j] = v + float64(float64(k*u)*u)
-		}
+	for _, k := range w.curve[:n] {
 		w.diagonal[0] += k
 	}
+	rowSquares(w.diagonal[1:d+1], x, f.center, w.curve[:n])
 }

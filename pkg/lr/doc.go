@@ -43,8 +43,10 @@
 // Newton step then minimises the quadratic model with that term (see [SolverNewton]), and
 // what has converged satisfies the conditions of Karush, Kuhn and Tucker as closely as
 // [Result].GradientNorm says. For many rows or columns there is L-BFGS, which needs
-// gradients only ([SolverLBFGS]). It begins at the optimum of a sample of the rows, and with the
-// sample's Hessian, so that a million rows are read half a dozen times.
+// gradients only ([SolverLBFGS]; Nocedal and Wright, 7.2). It begins at the optimum of a sample
+// of the rows, and with the sample's Hessian in place of the whole one (Byrd, Chin, Neveitt and
+// Nocedal, SIAM J. Optim. 21, 2011), so that a million rows are read half a dozen times. The
+// gradient is that of all rows, so the optimum is that of all rows too.
 //
 // Rows may be sparse ([FitSparse]), or come in chunks where memory does not hold them
 // ([FitChunks]). Offsets in [Options] add to the logits what is known beforehand.
@@ -102,7 +104,8 @@
 //
 // Results do not depend on the number of goroutines or on the CPU. Sums over rows
 // are made in blocks of fixed size, added in order, wherever chunks are cut. No
-// product is fused with a sum. [Exp],
+// product is fused with a sum. Where the CPU has AVX2 the inner loops are assembly that adds the
+// same numbers in the same order; the build tag purego leaves it out. [Exp],
 // [Log] and [Log1p] take the place of those in package math, which differ between CPUs; they
 // are exported for whoever computes features that must be as reproducible.
 //

@@ -55,7 +55,7 @@ const (
 	// second derivatives, where the columns are dense and at most 512 and the penalty is L2,
 	// and else with the diagonal of the second derivatives. With an L1 part it is OWL-QN
 	// (Andrew and Gao, ICML 2007). Time grows with the numbers in X a step, memory with
-	// 200·Cols bytes, and the sample, of at most 65536 rows and an eighth of all.
+	// 200·Cols bytes, and in [FitChunks] the sample, of at most 65536 rows and an eighth of all.
 	SolverLBFGS
 )
 

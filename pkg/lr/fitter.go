@@ -63,7 +63,7 @@ func newFitter(ctx context.Context, rows source, cols int, opts Options) (*fitte
 		case m.isSparse() || !f.sample.expect(m.rows()):
 			f.sample = nil
 		default:
-			f.sample.reserve(m.rows(), cols)
+			f.sample.reserve(m.X)
 		}
 	}
 	f.workers = make([]*worker, n)

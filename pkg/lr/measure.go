@@ -131,55 +131,12 @@ func (w *worker) measure(b *block, cols int) {
 		w.measureSparse(b, cols)
 		return
 	}
+	// The kernel does best with rows that the cache holds.
+	step := cols * rowsInCache(cols)
+	for x := b.dense; len(x) > 0; x = x[min(step, len(x)):] {
+		rowRanges(w.sum, w.low, w.high, x[:min(step, len(x))])
+	}
 	sum, low, high := w.sum, w.low, w.high
-	x, d := b.dense, cols
-	for len(x) >= 4*d {
-		a0, a1, a2, a3 := x[:d], x[d:2*d], x[2*d:3*d], x[3*d:4*d]
-		a1, a2, a3 = a1[:len(a0)], a2[:len(a0)], a3[:len(a0)]
-		low, high, sum := low[:len(a0)], high[:len(a0)], sum[:len(a0)]
-		for j, v0 := range a0 {
-			v1, v2, v3 := a1[j], a2[j], a3[j]
-			sum[j] = sum[j] + v0 + v1 + v2 + v3
-			l, h := low[j], high[j]
-			if v0 < l {
-				l = v0
-			}
-			if v0 > h {
-				h = v0
-			}
-			if v1 < l {
-				l = v1
-			}
-			if v1 > h {
-				h = v1
-			}
-			if v2 < l {
-				l = v2
-			}
-			if v2 > h {
-				h = v2
-			}
-			if v3 < l {
-				l = v3
-			}
-			if v3 > h {
-				h = v3
-			}
-			low[j], high[j] = l, h
-		}
-		x = x[4*d:]
-	}
-	for ; len(x) >= d; x = x[d:] {
-		for j, v := range x[:d] {
-			sum[j] += v
-			if v < low[j] {
-				low[j] = v
-			}
-			if v > high[j] {
-				high[j] = v
-			}
-		}
-	}
 	// A NaN or an infinity anywhere shows in the sum of its column, so the search
 	// for the cell runs only where there is one to find.
 	for j := range sum {

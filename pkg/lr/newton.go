@@ -54,7 +54,7 @@ func (f *fitter) newtonSearch(ctx context.Context) (*search, Stop, error) {
 	s.at, s.trial = newEvaluation(p).withHessian(), newEvaluation(p).withHessian()
 	defer func() {
 		for _, w := range f.workers {
-			w.hessian, w.tile = nil, nil
+			w.hessian, w.tile, w.rows = nil, nil, nil
 		}
 	}()
 	if err := s.begin(ctx); err != nil {

@@ -62,6 +62,7 @@ type worker struct {
 	curve    [tileRows]float64 // second derivative
 	tile     []float64         // tile[j*tileStride+i]: parameter j's column at row i, shifted; column 0 is all 1
 	curved   [tileRows]float64 // a column of the tile times curve
+	rows     []float64         // the tile again, rows[i*rowStride+j], for rowHessian
 
 	// Partial sums of evaluate,
 	loss     float64
@@ -221,9 +222,7 @@ func (w *worker) evaluate(f *fitter, e *evaluation, b *block) {
 			w.addGradient(n)
 			w.addHessian(n)
 		default:
-			w.rowLogits(e.theta[:f.cols+1], f.center, b, lo, n)
-			w.lossesFast(f, b, lo, n)
-			w.addRows(f.center, b, lo, n, e.diagonal != nil)
+			w.gradientRows(f, e, b, lo, n)
 		}
 	}
 }

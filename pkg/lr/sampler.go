@@ -23,6 +23,7 @@ const (
 // which they are not more than most. It does not know how many rows will come.
 type sampler struct {
 	most, stride int
+	whole        []float64 // the matrix, if there is one: then room has no copies of its rows
 	room         chunkRoom
 	weighted     bool
 	offset       bool
@@ -41,10 +42,10 @@ func (s *sampler) expect(rows int) bool {
 	return s.stride >= sampleShare
 }
 
-// reserve makes room for the sample of so many dense rows.
-func (s *sampler) reserve(rows, cols int) {
-	n := (rows + s.stride - 1) / s.stride
-	s.room.dense = make([]float64, 0, n*cols)
+// reserve makes room for the sample of a dense matrix.
+func (s *sampler) reserve(X Matrix) {
+	s.whole = X.Data
+	n := (X.Rows + s.stride - 1) / s.stride
 	s.room.y, s.room.weights, s.room.offsets = make([]float64, 0, n), make([]float64, 0, n), make([]float64, 0, n)
 }
 
@@ -56,6 +57,9 @@ func (s *sampler) add(b *block, cols int) {
 	s.weighted = s.weighted || b.weights != nil
 	s.offset = s.offset || b.offsets != nil
 	c := Chunk{X: Matrix{Rows: b.n, Cols: cols, Data: b.dense}, Y: b.y, Weights: b.weights, Offsets: b.offsets}
+	if s.whole != nil {
+		c.X.Data = nil
+	}
 	for {
 		next := len(s.room.y)*s.stride - b.first
 		if next >= b.n {
@@ -70,43 +74,37 @@ func (s *sampler) add(b *block, cols int) {
 	}
 }
 
-// chunk is every step-th row of the sample.
-func (s *sampler) chunk(step, cols int) Chunk {
-	c := Chunk{X: Matrix{Cols: cols}}
-	if step == 1 {
-		c.X.Data, c.Y = s.room.dense, s.room.y
+// rows are every step-th row of the sample.
+func (s *sampler) rows(step, cols int) *memory {
+	c := Chunk{X: Matrix{Cols: cols, Data: s.room.dense}}
+	for i := 0; i < len(s.room.y); i += step {
+		c.Y = append(c.Y, s.room.y[i])
 		if s.weighted {
-			c.Weights = s.room.weights
+			c.Weights = append(c.Weights, s.room.weights[i])
 		}
 		if s.offset {
-			c.Offsets = s.room.offsets
-		}
-	} else {
-		for i := 0; i < len(s.room.y); i += step {
-			c.X.Data = append(c.X.Data, s.room.dense[i*cols:(i+1)*cols]...)
-			c.Y = append(c.Y, s.room.y[i])
-			if s.weighted {
-				c.Weights = append(c.Weights, s.room.weights[i])
-			}
-			if s.offset {
-				c.Offsets = append(c.Offsets, s.room.offsets[i])
-			}
+			c.Offsets = append(c.Offsets, s.room.offsets[i])
 		}
 	}
 	c.X.Rows = len(c.Y)
-	return c
+	m := newMemory(c)
+	m.step = step
+	if s.whole != nil {
+		m.X.Data, m.step = s.whole, step*s.stride
+	}
+	return m
 }
 
 // worthwhile tells whether the sample can stand for all rows.
 func (s *sampler) worthwhile(f *fitter) bool {
-	return s != nil && !f.sparse && s.stride >= sampleShare && classes(s.chunk(1, f.cols), sampleMinority)
+	return s != nil && !f.sparse && s.stride >= sampleShare && classes(s.room.y, s.room.weights, sampleMinority)
 }
 
 // classes tells whether each class has at least so many rows that count.
-func classes(c Chunk, least int) bool {
+func classes(y, weights []float64, least int) bool {
 	var n [2]int
-	for i, label := range c.Y {
-		if c.Weights == nil || c.Weights[i] > 0 {
+	for i, label := range y {
+		if weights == nil || weights[i] > 0 {
 			n[int(label)]++
 		}
 	}
@@ -118,12 +116,12 @@ func classes(c Chunk, least int) bool {
 // own scale.
 func (s *sampler) optimum(ctx context.Context, f *fitter, start []float64) (theta, hessian []float64, err error) {
 	for _, step := range []int{8, 1} {
-		c := s.chunk(step, f.cols)
-		if step > 1 && (c.X.Rows < 16*f.cols+512 || !classes(c, sampleMinority/8)) {
+		c := s.rows(step, f.cols)
+		if step > 1 && (c.X.Rows < 16*f.cols+512 || !classes(c.Y, c.Weights, sampleMinority/8)) {
 			continue
 		}
 		sub := *f
-		sub.source, sub.sample, sub.progress, sub.passes = newMemory(c), nil, nil, 0
+		sub.source, sub.sample, sub.progress, sub.passes = c, nil, nil, 0
 		sub.rows, sub.all, sub.total = 0, 0, [2]float64{}
 		sub.count(&block{n: c.X.Rows, y: c.Y, weights: c.Weights})
 		weight := float64(sub.total[0]*f.class[0]) + float64(sub.total[1]*f.class[1])

@@ -34,7 +34,8 @@ type block struct {
 	number int
 	first  int // index of its first row
 	n      int
-	dense  []float64 // n rows of cols numbers, or
+	dense  []float64 // n rows of cols numbers, step rows apart, or
+	step   int       // 1 in all but a sample of a matrix
 	ptr    []int     // n+1 positions, counted from ptr[0], in
 	index  []int32
 	data   []float64
@@ -45,7 +46,10 @@ type block struct {
 }
 
 // row returns row i of a dense block.
-func (b *block) row(i, cols int) []float64 { return b.dense[i*cols : (i+1)*cols : (i+1)*cols] }
+func (b *block) row(i, cols int) []float64 {
+	at := i * b.step * cols
+	return b.dense[at : at+cols : at+cols]
+}
 
 // sparseRow returns row i of a sparse block.
 func (b *block) sparseRow(i int) ([]int32, []float64) {
@@ -82,11 +86,12 @@ type source interface {
 // memory is a source of rows that are all there.
 type memory struct {
 	Chunk
+	step int // of the rows of X.Data, every step-th is one of X.Rows
 	unit int
 }
 
 func newMemory(c Chunk) *memory {
-	m := &memory{Chunk: c, unit: denseBlock}
+	m := &memory{Chunk: c, step: 1, unit: denseBlock}
 	if c.isSparse() {
 		m.unit = sparseBlock(c.Sparse.Cols)
 	}
@@ -111,13 +116,13 @@ func (m *memoryFeed) next(b *block, _ *chunkRoom) (bool, error) {
 		return false, nil
 	}
 	hi := min(lo+m.unit, m.rows())
-	*b = block{number: number, first: lo, n: hi - lo, y: m.Y[lo:hi]}
+	*b = block{number: number, first: lo, n: hi - lo, step: m.step, y: m.Y[lo:hi]}
 	if m.isSparse() {
 		s := m.Sparse
 		b.ptr = s.Ptr[lo : hi+1]
 		b.index, b.data = s.Index[s.Ptr[lo]:s.Ptr[hi]], s.Data[s.Ptr[lo]:s.Ptr[hi]]
 	} else {
-		b.dense = m.X.Data[lo*m.X.Cols : hi*m.X.Cols]
+		b.dense = m.X.Data[lo*m.step*m.X.Cols : ((hi-1)*m.step+1)*m.X.Cols]
 	}
 	if m.Weights != nil {
 		b.weights = m.Weights[lo:hi]
@@ -174,7 +179,7 @@ func (s *stream) pass() (feed, func()) {
 func (s *streamFeed) next(b *block, room *chunkRoom) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	*b = block{number: s.blocks, first: s.rowsTaken}
+	*b = block{number: s.blocks, first: s.rowsTaken, step: 1}
 	room.clear()
 	for !s.ended && s.failed == nil {
 		if s.at == s.chunk.rows() {
@@ -300,7 +305,7 @@ func (r *chunkRoom) append(c Chunk, lo, n int) {
 		for _, p := range c.Sparse.Ptr[lo+1 : lo+n+1] {
 			r.ptr = append(r.ptr, p+shift)
 		}
-	} else {
+	} else if c.X.Data != nil {
 		r.dense = append(r.dense, c.X.Data[lo*c.X.Cols:(lo+n)*c.X.Cols]...)
 	}
 	for i := range n {
