@@ -48,7 +48,7 @@ const (
 	// line search. With an L1 part each step is found by coordinate descent on the
 	// quadratic model (Friedman, Hastie and Tibshirani, J. Stat. Software 33, 2010;
 	// Lee, Sun and Saunders, SIAM J. Optim. 24, 2014). Time grows with Rows·Cols² a
-	// step, memory with 8·Cols² bytes a worker and a few times more.
+	// step, memory with 16·Cols² bytes a worker and a few times more.
 	SolverNewton
 	// SolverLBFGS needs gradients only (Nocedal and Wright, Numerical Optimization,
 	// 7.2). It begins at the optimum of a sample of the rows and with that optimum's
@@ -214,7 +214,7 @@ type Result struct {
 	Passes     int // times the data was read
 }
 
-// maxCols bounds the dense Hessian, of which each worker holds one of 8·Cols² bytes.
+// maxCols bounds the dense Hessian, of which each worker holds one or two of 8·Cols² bytes.
 const maxCols = 8192
 
 // Fit finds the weights and intercept that minimise

@@ -43,8 +43,9 @@ type fitter struct {
 	warm     []float64  // theta of Options.Start, or nil
 	sample   *sampler   // nil where none is wanted
 
-	workers []*worker
-	passes  int
+	goroutines int
+	workers    []*worker // at least as many
+	passes     int
 }
 
 func newFitter(ctx context.Context, rows source, cols int, opts Options) (*fitter, error) {
@@ -65,6 +66,10 @@ func newFitter(ctx context.Context, rows source, cols int, opts Options) (*fitte
 		default:
 			f.sample.reserve(m.X)
 		}
+	}
+	f.goroutines = n
+	if rows, ok := rows.(*memory); ok && cols <= aheadCols {
+		n = max(n, min(ahead*n, (rows.rows()+rows.unit-1)/rows.unit))
 	}
 	f.workers = make([]*worker, n)
 	for i := range f.workers {

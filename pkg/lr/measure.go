@@ -46,7 +46,7 @@ func (f *fitter) measureColumns(ctx context.Context) error {
 			f.sample.add(b, cols)
 		}
 	}
-	if err := f.overBlocks(ctx, compute, merge); err != nil {
+	if err := f.overBlocks(ctx, len(f.workers), compute, merge); err != nil {
 		return fmt.Errorf("lr: measure columns: %w", err)
 	}
 	if bad != nil {

@@ -17,6 +17,9 @@ const (
 	// largest magnitude accepted in X, weights, offsets and starts: such that no
 	// weighted square in a sum over rows overflows.
 	largest = 1e90
+	// A goroutine may be so many blocks ahead of another, if columns are not more than that: each
+	// block has sums of all columns.
+	ahead, aheadCols = 8, 1 << 14
 	// smallest weight above 0, and spread of a column that is not constant, such
 	// that no curvature underflows.
 	smallest = 1e-90
@@ -101,54 +104,71 @@ func reserve(s []float64, n int) []float64 {
 	return s
 }
 
-// overBlocks calls compute for every block of rows, on all workers at once, and
-// merge for every block in ascending order, one at a time, on the worker that
-// computed it. A worker takes its next block only when its last is merged, so
-// partial sums take the memory of the workers, not of the blocks.
+// overBlocks calls compute for every block of rows, on all goroutines at once, and merge for
+// every block in ascending order, one at a time, with the worker that it was computed with.
+// Partial sums take the memory of the workers, not of the blocks: hold says how many of
+// f.workers may be used, at least f.goroutines. With more, a goroutine need not wait
+// for a slower one that has an earlier block.
 //
 // At the end of ctx no more blocks are taken, and its cause is returned. All
 // goroutines have ended on return.
-func (f *fitter) overBlocks(ctx context.Context, compute func(w *worker, b *block), merge func(w *worker, b *block)) error {
+func (f *fitter) overBlocks(ctx context.Context, hold int, compute func(w *worker, b *block), merge func(w *worker, b *block)) error {
 	f.passes++
 	rows, end := f.source.pass()
 	defer end()
 	var (
-		wg     sync.WaitGroup
-		mu     sync.Mutex
-		turn   int   // block to be merged, under mu
-		failed error // of rows, under mu
-		done   = sync.NewCond(&mu)
+		wg       sync.WaitGroup
+		mu       sync.Mutex // over all below, and merge
+		returned = sync.NewCond(&mu)
+		free     = append([]*worker(nil), f.workers[:hold]...)
+		ready    = make([]*worker, hold) // block number modulo hold: computed, to be merged
+		turn     int                     // block to be merged: blocks turn to turn+hold-1 may be taken
+		failed   error                   // of rows
 	)
-	work := func(w *worker) {
-		b := &w.block
+	work := func() {
+		mu.Lock()
+		defer mu.Unlock()
 		for ctx.Err() == nil {
-			ok, err := rows.next(b, &w.room)
+			// Blocks are taken in order, so if every worker has one, another goroutine is at
+			// work on the block whose turn it is, and will return it.
+			for len(free) == 0 {
+				returned.Wait()
+			}
+			w := free[len(free)-1]
+			free = free[:len(free)-1]
+			mu.Unlock()
+			ok, err := rows.next(&w.block, &w.room)
+			if ok {
+				compute(w, &w.block)
+			}
+			mu.Lock()
 			if err != nil {
-				mu.Lock()
 				failed = err
-				mu.Unlock()
 			}
 			if !ok {
-				break
+				free = append(free, w)
+				returned.Signal()
+				return
 			}
-			compute(w, b)
-			// Blocks are taken in order, so whoever has the block whose turn it is
-			// is at work on it, and the turn comes to everyone.
-			mu.Lock()
-			for turn != b.number {
-				done.Wait()
+			ready[w.block.number%hold] = w
+			for {
+				w := ready[turn%hold]
+				if w == nil {
+					break
+				}
+				merge(w, &w.block)
+				ready[turn%hold] = nil
+				turn++
+				w.block = block{}
+				free = append(free, w)
+				returned.Signal()
 			}
-			merge(w, b)
-			turn++
-			done.Broadcast()
-			mu.Unlock()
 		}
-		*b = block{}
 	}
-	for _, w := range f.workers[1:] {
-		wg.Go(func() { work(w) })
+	for range f.goroutines - 1 {
+		wg.Go(work)
 	}
-	work(f.workers[0])
+	work()
 	wg.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -176,7 +196,11 @@ func (f *fitter) evaluate(ctx context.Context, e *evaluation) error {
 			}
 		}
 	}
-	if err := f.overBlocks(ctx, compute, merge); err != nil {
+	hold := len(f.workers)
+	if e.hessian != nil {
+		hold = min(hold, 2*f.goroutines)
+	}
+	if err := f.overBlocks(ctx, hold, compute, merge); err != nil {
 		return err
 	}
 	f.penalise(e)
@@ -275,7 +299,7 @@ func (f *fitter) margins(ctx context.Context, direction []float64, threshold flo
 		most = max(most, w.most)
 		gain += w.gain
 	}
-	err = f.overBlocks(ctx, compute, merge)
+	err = f.overBlocks(ctx, f.goroutines, compute, merge)
 	return least, most, gain, err
 }
 
