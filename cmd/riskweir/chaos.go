@@ -56,6 +56,7 @@ type chaosRun struct {
 	lines                 *service.Group // runs the proxies
 	cables                chaos.Cables
 	wantRoutes, wantLinks bool
+	disks                 []chaos.Disk // of nodes alone
 }
 
 // bytesAnEvent is more than an event takes on a node: its own, its score's, and their raft logs until they are compacted.
@@ -108,6 +109,13 @@ func (c *chaosRun) run(ctx context.Context) (err error) {
 	terms, err := chaos.Choose(chaos.Catalogue(), names)
 	if err != nil {
 		return err
+	}
+	if no := disks(); no != nil {
+		able := slices.DeleteFunc(slices.Clone(terms), func(t chaos.Terms) bool { return chaos.NeedsDisk(t.Name) })
+		if len(able) < len(terms) && len(names) > 0 {
+			return fmt.Errorf("--faults %s: a node cannot be given a disk of its own here: %w", c.faults, no)
+		}
+		terms = able
 	}
 	var steps []chaos.Step
 	if c.each > 0 {
@@ -182,7 +190,12 @@ func (c *chaosRun) attack(ctx context.Context, terms []chaos.Terms, steps []chao
 	}
 	c.layout.chosen = c.lay
 
-	defer c.stopAll()
+	defer func() {
+		c.stopAll()
+		for _, d := range c.disks {
+			err = errors.Join(err, d.Remove())
+		}
+	}()
 	if err := c.startNodes(ctx); err != nil {
 		return report, err
 	}

@@ -23,6 +23,7 @@ type need uint8
 const (
 	needRoutes need = 1 << iota
 	needLinks
+	needDisk
 )
 
 const (
@@ -73,6 +74,9 @@ func catalogue() []fault {
 		{Terms: Terms{"topology-apply", 0, 0, quiet}, inject: apply},
 		{Terms: Terms{"rebalance", 5 * time.Second, 8 * time.Second, quiet}, inject: rebalance},
 		{Terms: Terms{"consumers-delete", 0, 0, quiet}, inject: deleteConsumers},
+		{Terms: Terms{"disk-full", 6 * time.Second, 10 * time.Second, longQuiet}, needs: needDisk, inject: onOwnDisk(one(RoleNode), fillDisk)},
+		{Terms: Terms{"disk-slow", 6 * time.Second, 10 * time.Second, longQuiet}, needs: needDisk, inject: onOwnDisk(leads(events.ScoresStream), slowDisk)},
+		{Terms: Terms{"node-stutter", 6 * time.Second, 10 * time.Second, longQuiet}, inject: stutter},
 		{Terms: Terms{"store-full", 6 * time.Second, 10 * time.Second, longQuiet}, outage: true, inject: storeFull},
 	}
 	all = append(all, poisons()...)

@@ -43,6 +43,9 @@ type System interface {
 	AddScorer(ctx context.Context) (string, error)
 	// Limit sets how many bytes the streams may take on a node; 0: as at first. It holds once the nodes are started again.
 	Limit(bytes int64) error
+	// OwnDisk moves the store of a node that is down to a disk of its own with so many bytes free. With an error there may be a disk yet, which
+	// is to be removed.
+	OwnDisk(node string, free int64) (Disk, error)
 	// Healthy says what is not as it should be: a node that does not run or is behind.
 	Healthy(ctx context.Context) error
 	MetaLeader(ctx context.Context) (string, error)

@@ -11,12 +11,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// A graceful stop: leaders of raft groups move to other nodes (the server gives them 1 s), then
-// clients are told to reconnect, spread over lameDuck. The config language knows no less than 30 s.
-const (
-	lameDuck      = 600 * time.Millisecond
-	lameDuckGrace = 100 * time.Millisecond
-)
+// handOver bounds how long a graceful stop waits for the other nodes to lead what this one led. It takes some 50 ms.
+const handOver = time.Second
 
 // Node is one server. Its methods may be called from any goroutine.
 type Node struct {
@@ -37,7 +33,7 @@ func New(cfg Config) (*Node, error) {
 	return &Node{cfg: cfg.withDefaults(), ready: make(chan struct{}), kill: make(chan struct{})}, nil
 }
 
-// Run serves until ctx is done, then hands raft leaders over and shuts down, within about 2 s in a
+// Run serves until ctx is done, then hands raft leaders over and shuts down, within handOver in a
 // cluster. It returns when the server's files are closed. It may be called once.
 func (n *Node) Run(ctx context.Context) error {
 	if err := os.MkdirAll(n.cfg.Dir, 0o700); err != nil {
@@ -47,7 +43,6 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := opts.ProcessConfigString(ConfigText(n.cfg)); err != nil {
 		return fmt.Errorf("node %s: read config: %w", n.cfg.Name, err)
 	}
-	opts.LameDuckDuration, opts.LameDuckGracePeriod = lameDuck, lameDuckGrace
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return fmt.Errorf("node %s: %w", n.cfg.Name, err)
@@ -74,7 +69,7 @@ func (n *Node) Run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		if n.cfg.ClusterPort > 0 {
-			srv.LameDuckShutdown()
+			leave(srv)
 		}
 	case <-n.kill:
 	case cause = <-fatal:
@@ -87,6 +82,48 @@ func (n *Node) Run(ctx context.Context) error {
 	<-down
 	wg.Wait()
 	return cause
+}
+
+// leave hands over what srv leads, and returns when all of it is led elsewhere.
+//
+// Lame duck mode begins so: no more clients, the others place nothing here, leaders move. It would then wait for a second, and
+// end JetStream without a word to those who pull from a consumer with one replica, such as lanes: they would miss its
+// heartbeats first. Shutdown tells them, and ends lame duck mode where it stands.
+func leave(srv *server.Server) {
+	going := make(chan struct{})
+	go func() { // ends with the Shutdown that follows
+		defer close(going)
+		srv.LameDuckShutdown()
+	}()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.NewTimer(handOver)
+	defer late.Stop()
+	for !led(srv) {
+		select {
+		case <-tick.C:
+		case <-late.C:
+			return
+		case <-going: // there was nothing to hand over
+			return
+		}
+	}
+}
+
+// led says whether another node leads every raft group that srv is in.
+func led(srv *server.Server) bool {
+	for _, account := range []string{App, System} { // streams and consumers; the meta group
+		all := srv.Raftz(&server.RaftzOptions{AccountFilter: account})
+		if all == nil {
+			continue
+		}
+		for _, g := range (*all)[account] {
+			if g.Leader == "" || g.Leader == g.ID {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Kill ends Run without handing leaders over or telling clients.

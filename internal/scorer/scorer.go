@@ -110,7 +110,8 @@ func (s *Scorer) Run(ctx context.Context) error {
 				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
 			}})
 		},
-		Observer: lane.Observer{Committed: s.committed, Phase: s.phase, Note: s.note, Halted: s.halted},
+		Committer: func(kind string) lane.Committer { return newPatient(s.cfg.Conn, events.ScoresStream(kind)) },
+		Observer:  lane.Observer{Committed: s.committed, Phase: s.phase, Note: s.note, Halted: s.halted},
 	})
 
 	g, ctx := service.NewGroup(ctx)
