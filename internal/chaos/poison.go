@@ -13,8 +13,8 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// deaths is how many scorers an event takes with it that kills them: two with the batch that it is in, two alone with it. The one after
-// those sets it aside unread. It is CarefulAt + MaxTries of a lane.
+// deaths is how many scorers an event takes with it at least that kills them: two with the batch that it is in, two alone with it. The one
+// after those sets it aside unread. It is CarefulAt + MaxTries of a lane.
 const deaths = 4
 
 // poisons are events that cannot be scored; those that kill scorers are there if this build has poison in it.

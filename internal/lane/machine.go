@@ -26,7 +26,8 @@ import (
 type Limits struct {
 	MaxBatch     int           // events in one commit; with the position at most 1000 messages
 	MaxBuffered  int           // events read ahead of the commit
-	CarefulAt    int           // claims at one place at which the lane is taken one event at a time
+	CarefulAt    int           // claims at one place at which the lane is taken in narrow batches, each noted before it is tried
+	Narrow       int           // by which a batch is narrowed that owners may have died of: MaxBatch/Narrow events, then a Narrow-th of those, at last one
 	MaxTries     int           // times an event is set out upon alone before it ends unread
 	Silence      time.Duration // without a message or heartbeat, after which a run is over
 	Refresh      time.Duration // age at which an idle lane's position is committed again, so that retention does not take it
@@ -40,7 +41,7 @@ type Limits struct {
 // the kind's retention and stays zero: no refresh.
 func DefaultLimits() Limits {
 	return Limits{
-		MaxBatch: 900, MaxBuffered: 2700, CarefulAt: 2, MaxTries: 2,
+		MaxBatch: 900, MaxBuffered: 2700, CarefulAt: 2, Narrow: 30, MaxTries: 2,
 		Silence: 1500 * time.Millisecond, HeartbeatGap: 500 * time.Millisecond,
 		Backoff: 50 * time.Millisecond, MaxBackoff: time.Second, HaltedRetry: 5 * time.Second,
 	}

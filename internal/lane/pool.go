@@ -30,15 +30,16 @@ type Config struct {
 	Observer Observer
 	Kinds    <-chan []Kind // every value replaces the one before
 
-	Committer   func(kind string) Committer // a topology.Committer with a time-out of 2 s if nil
+	Committer   func(kind string) Committer // a topology.Committer if nil
 	APITimeout  time.Duration               // 3 s if zero
 	StopTimeout time.Duration               // for lanes to be given up in order; 2 s if zero
 	Now         func() time.Time            // time.Now if nil: a clock that is wrong costs time, never correctness
 }
 
 const (
-	commitTimeout = 2 * time.Second
-	horizonEvery  = 5 * time.Second
+	commitTimeout    = 2 * time.Second
+	maxCommitTimeout = 16 * time.Second
+	horizonEvery     = 5 * time.Second
 )
 
 type laneKey struct {
@@ -64,6 +65,7 @@ type Pool struct {
 
 	kinds   []Kind
 	members []string
+	company company
 	own     map[laneKey]*owned
 	ended   chan laneKey
 	views   chan []string
@@ -74,12 +76,12 @@ type Pool struct {
 func NewPool(c Config) *Pool {
 	if c.Committer == nil {
 		c.Committer = func(kind string) Committer {
-			return &topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(kind), Timeout: commitTimeout}
+			return &topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(kind), Timeout: maxCommitTimeout}
 		}
 	}
 	c.APITimeout = orDefault(c.APITimeout, 3*time.Second)
 	c.StopTimeout = orDefault(c.StopTimeout, 2*time.Second)
-	return &Pool{Config: c, own: map[laneKey]*owned{}, ended: make(chan laneKey), views: make(chan []string, 1)}
+	return &Pool{Config: c, own: map[laneKey]*owned{}, ended: make(chan laneKey), views: make(chan []string, 1), company: newCompany()}
 }
 
 func orDefault(d, fallback time.Duration) time.Duration {
@@ -184,7 +186,7 @@ func (p *Pool) start(work context.Context, key laneKey, k Kind) {
 	limits.Refresh = k.Refresh
 	r := newRunner(RunnerConfig{
 		Conn: p.Conn, JS: p.JS, Kind: key.kind, Lane: key.lane, Instance: p.Self.Instance, Limits: limits,
-		Stage: p.Stage(k, key.lane), Observer: p.Observer, Committer: p.Committer(key.kind), APITimeout: p.APITimeout, Now: p.Now,
+		Stage: p.Stage(k, key.lane), Observer: p.Observer, Committer: p.Committer(key.kind), Company: p.company, APITimeout: p.APITimeout, Now: p.Now,
 	})
 	p.own[key] = &owned{control: r.control, cancel: cancel}
 	p.wg.Add(1)

@@ -497,7 +497,7 @@ func TestZombieIsRefused(t *testing.T) {
 	scores := &topology.Committer{Conn: b.conn, Stream: events.ScoresStream(testKind), Timeout: commitTimeout}
 	h := &held{Committer: scores, holding: make(chan struct{}), letGo: make(chan struct{}), result: make(chan error, 1)}
 	owner := func(name string, c Committer) (*runner, func()) {
-		r := newRunner(RunnerConfig{Conn: b.conn, JS: b.js, Kind: testKind, Lane: 0, Instance: name, Limits: DefaultLimits(), Stage: sequences{}, Committer: c, APITimeout: 3 * time.Second})
+		r := newRunner(RunnerConfig{Conn: b.conn, JS: b.js, Kind: testKind, Lane: 0, Instance: name, Limits: DefaultLimits(), Stage: sequences{}, Committer: c, Company: newCompany(), APITimeout: 3 * time.Second})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {

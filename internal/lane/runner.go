@@ -55,6 +55,7 @@ type RunnerConfig struct {
 	Stage      Stage
 	Observer   Observer
 	Committer  Committer
+	Company    company // the lanes of this process
 	APITimeout time.Duration
 	Now        func() time.Time // time.Now if nil
 }
@@ -65,12 +66,20 @@ const tickEvery = 100 * time.Millisecond
 type runner struct {
 	RunnerConfig
 	machine *Machine
-	control chan Input // Own, Release, Horizon, RunEnded: from the pool
-	answers chan Input // from the goroutines that ask is counting
+	control chan Input  // Own, Release, Horizon, RunEnded: from the pool
+	answers chan answer // from the goroutines that ask is counting
 	asking  sync.WaitGroup
+	alone   bool          // the company is cleared for us
+	patient time.Duration // for the next commit to be answered
 	opened  chan *run
 	run     *run
 	done    bool // the machine has released the lane
+}
+
+// answer to a question. alone: the company was cleared for what it is about, and whoever takes the answer opens it again.
+type answer struct {
+	in    Input
+	alone bool
 }
 
 func newRunner(c RunnerConfig) *runner {
@@ -81,7 +90,8 @@ func newRunner(c RunnerConfig) *runner {
 		RunnerConfig: c,
 		machine:      NewMachine(c.Instance, c.Limits),
 		control:      make(chan Input, 16),
-		answers:      make(chan Input, 16),
+		answers:      make(chan answer, 16),
+		patient:      commitTimeout,
 		opened:       make(chan *run, 4),
 	}
 }
@@ -92,11 +102,15 @@ func (r *runner) loop(ctx context.Context) {
 	defer func() {
 		r.closeRun()
 		r.asking.Wait()
+		r.openCompany()
 		for {
 			select {
 			case late := <-r.opened:
 				r.run = late
 				r.closeRun()
+			case late := <-r.answers:
+				r.alone = late.alone
+				r.openCompany()
 			default:
 				return
 			}
@@ -121,8 +135,16 @@ func (r *runner) loop(ctx context.Context) {
 				in = e
 			}
 			r.step(ctx, in)
-		case in := <-r.answers:
-			r.step(ctx, in)
+		case a := <-r.answers:
+			end, ok := a.in.(CommitEnd)
+			r.alone = r.alone || a.alone
+			if ok && (end.ID != r.machine.asked || r.machine.phase != Committing) {
+				r.openCompany() // nobody waits for it any more
+			}
+			if ok {
+				r.learn(end)
+			}
+			r.step(ctx, a.in)
 		case opened := <-r.opened:
 			r.adoptRun(ctx, opened)
 		case msg := <-msgs:
@@ -197,6 +219,9 @@ func (r *runner) step(ctx context.Context, in Input) {
 			r.done = true
 		}
 	}
+	if r.machine.phase != Committing && r.machine.phase != Checking {
+		r.openCompany()
+	}
 	if r.Observer.Phase != nil && r.machine.phase != before {
 		r.Observer.Phase(r.Kind, r.Lane, r.machine.phase)
 	}
@@ -207,16 +232,43 @@ func (r *runner) step(ctx context.Context, in Input) {
 
 // ask answers in a goroutine of its own; loop waits for all of them when it ends.
 func (r *runner) ask(f func() Input) {
+	r.askAlone(func() (Input, bool) { return f(), false })
+}
+
+func (r *runner) askAlone(f func() (in Input, alone bool)) {
 	r.asking.Add(1)
 	go func() {
 		defer r.asking.Done()
-		if in := f(); in != nil {
-			select {
-			case r.answers <- in:
-			default: // more answers than questions can be open: the loop has ended
+		in, alone := f()
+		if in == nil {
+			return
+		}
+		select {
+		case r.answers <- answer{in, alone}:
+		default: // more answers than questions can be open: the loop has ended
+			if alone {
+				r.Company.open()
 			}
 		}
 	}()
+}
+
+func (r *runner) openCompany() {
+	if r.alone {
+		r.alone = false
+		r.Company.open()
+	}
+}
+
+// learn waits longer for commits where they take longer: a claim whose answer is never heard in time is never known to
+// be stored, and a lane that knows of no claim does not run.
+func (r *runner) learn(end CommitEnd) {
+	switch {
+	case end.Result == Stored:
+		r.patient = max(r.patient/2, commitTimeout)
+	case errors.Is(end.Err, context.DeadlineExceeded):
+		r.patient = min(r.patient*2, maxCommitTimeout)
+	}
 }
 
 func (r *runner) readPosition(ctx context.Context, a ReadPosition) Input {
@@ -268,27 +320,19 @@ func (r *runner) openRun(ctx context.Context, a OpenRun) Input {
 // commit makes the outcomes here, so that no batch mixes two models, and publishes them elsewhere, so that
 // the run is read meanwhile.
 func (r *runner) commit(ctx context.Context, a Commit) {
-	var msgs []*nats.Msg
-	switch a.Treatment {
-	case Scored:
-		msgs = r.Stage.Outcomes(a.Events)
-	case Unread:
-		msgs = append(msgs, r.Stage.Unread(a.Events[0], a.Attempts))
-	case Expired:
-		msgs = append(msgs, r.Stage.Expired(a.First, a.Last))
-	}
-	body, err := json.Marshal(a.Position)
-	if err != nil {
-		r.ask(func() Input {
-			return CommitEnd{ID: a.ID, Result: Refused, Err: fmt.Errorf("encode the position: %w", err)}
-		})
-		return
-	}
-	position := nats.NewMsg(events.PositionSubject(r.Kind, r.Lane))
-	position.Data = body
-	topology.Fence(position, a.Fence)
-	msgs = append(msgs, position)
-	r.ask(func() Input {
+	msgs, err := r.messages(ctx, a)
+	alone := r.alone
+	r.alone = false
+	ctx, cancel := context.WithTimeout(ctx, r.patient)
+	r.askAlone(func() (Input, bool) {
+		defer cancel()
+		if err == nil && a.SetsOut {
+			err = r.Company.clear(ctx)
+			alone = err == nil
+		}
+		if err != nil {
+			return CommitEnd{ID: a.ID, Result: Refused, Err: err}, alone
+		}
 		token, err := r.Committer.Commit(ctx, msgs)
 		end := CommitEnd{ID: a.ID, Token: token, Err: err, Result: Unknown}
 		switch {
@@ -302,8 +346,38 @@ func (r *runner) commit(ctx context.Context, a Commit) {
 		case errors.Is(err, topology.ErrRefused):
 			end.Result = Refused
 		}
-		return end
+		if alone && !a.SetsOut { // what we set out upon has ended
+			r.Company.open()
+			alone = false
+		}
+		return end, alone
 	})
+}
+
+func (r *runner) messages(ctx context.Context, a Commit) ([]*nats.Msg, error) {
+	var msgs []*nats.Msg
+	switch {
+	case a.Treatment == Unread:
+		msgs = append(msgs, r.Stage.Unread(a.Events[0], a.Attempts))
+	case a.Treatment == Expired:
+		msgs = append(msgs, r.Stage.Expired(a.First, a.Last))
+	case len(a.Events) > 0 && r.alone:
+		msgs = r.Stage.Outcomes(a.Events)
+	case len(a.Events) > 0:
+		if err := r.Company.join(ctx); err != nil {
+			return nil, fmt.Errorf("wait for another lane to try alone what scorers died of: %w", err)
+		}
+		msgs = r.Stage.Outcomes(a.Events)
+		r.Company.leave()
+	}
+	body, err := json.Marshal(a.Position)
+	if err != nil {
+		return nil, fmt.Errorf("encode the position: %w", err)
+	}
+	position := nats.NewMsg(events.PositionSubject(r.Kind, r.Lane))
+	position.Data = body
+	topology.Fence(position, a.Fence)
+	return append(msgs, position), nil
 }
 
 func (r *runner) api(ctx context.Context, subject string, body []byte, reply any) error {

@@ -95,9 +95,19 @@ var mutants = []mutant{
 	{rule: "mark not stored", commit: func(_ *world, m *Machine, c *Commit) bool {
 		return c.Position.Tries > m.pos.Tries
 	}},
+	{rule: "mark not narrowed", commit: func(_ *world, m *Machine, c *Commit) bool {
+		if m.phase == Claiming && c.Position.Until > 0 {
+			c.Position.Until, c.Position.Width = 0, 0
+			if c.Position.Tries > 0 {
+				c.Position.Width = 1
+			}
+			m.next = c.Position
+		}
+		return false
+	}},
 	{rule: "mark not taken back", commit: func(_ *world, m *Machine, c *Commit) bool {
 		if m.phase == Claiming {
-			c.Position.Trying, c.Position.Tries = m.pos.Trying, m.pos.Tries
+			c.Position.Trying, c.Position.Width, c.Position.Tries = m.pos.Trying, m.pos.Width, m.pos.Tries
 			m.next = c.Position
 		}
 		return false

@@ -288,7 +288,7 @@ func (w *world) rebase(lane int) {
 		p.Seq, p.Incarnation = 0, w.gen.created
 	}
 	p.Epoch++
-	p.Owner, p.Attempts, p.Trying, p.Tries, p.Trier = "", 0, 0, 0, ""
+	p.Owner, p.Attempts, p.Trying, p.Width, p.Tries, p.Trier, p.Until = "", 0, 0, 0, 0, "", 0
 	w.token++
 	l.hist = append(l.hist, storedPosition{w.token, p})
 	l.missing = false

@@ -147,7 +147,10 @@ func newWorld(seed uint64, m mutant) *world {
 	w := &world{r: r, f: f, mutant: m, now: simEpoch.Add(time.Hour), budget: pick(3, 8, 16), revision: 1}
 	w.gen = &generation{name: "first", created: simEpoch, first: 1}
 	w.limits = DefaultLimits()
-	w.limits.MaxBatch, w.limits.MaxBuffered = 4, 8
+	w.limits.MaxBatch, w.limits.MaxBuffered, w.limits.Narrow = 4, 8, 2
+	if r.IntN(4) == 0 {
+		w.limits.MaxBatch, w.limits.MaxBuffered, w.limits.Narrow, w.budget = 24, 48, 4, 30
+	}
 	if f.ages {
 		w.limits.Refresh = simRefresh
 	}
@@ -251,7 +254,7 @@ func (w *world) commit(q packet, c Commit) {
 			if len(c.Events) == 1 {
 				truth.alone++
 			}
-			if limit := w.limits.CarefulAt + w.limits.MaxTries; w.f.view == orderly && truth.kills > limit && len(w.lanes) == 1 && !w.broken { // a rebase forgets what was counted
+			if limit := deathsOf(w.limits); w.f.view == orderly && truth.kills > limit && len(w.lanes) == 1 && !w.broken { // a rebase forgets what was counted
 				w.fail("event %d kills owner %d; after %d it must have been given up", e.Seq, truth.kills, limit)
 			}
 			if truth.poison == deadly {

@@ -2,6 +2,7 @@ package lane
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/riskweir/riskweir/pkg/events"
@@ -89,6 +90,7 @@ type (
 		Treatment   Treatment
 		First, Last uint64 // Treatment Expired: the range
 		Attempts    int    // Treatment Unread: owners that died at this place
+		SetsOut     bool   // upon events that owners may have died of: nothing else may be tried until their own commit has ended
 	}
 	Halt     struct{ Cause string } // alarm
 	Note     struct{ What string }  // worth a line in the log
@@ -244,7 +246,7 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 	if !m.wanted {
 		return m.letGo()
 	}
-	claim := m.alive(m.pos)
+	claim := suspected(m.alive(m.pos), m.limits.Narrow)
 	claim.Epoch++
 	if claim.Owner != "" && claim.Owner != m.me {
 		claim.Attempts++
@@ -254,13 +256,41 @@ func (m *Machine) positionRead(in PositionRead, now time.Time) []Action {
 	return m.commit(Claiming, claim, nil, Scored)
 }
 
-// alive takes back that we set out upon an event alone: we came back, or never went.
+// alive takes back that we set out upon some events with nothing else: we came back, or never went.
 func (m *Machine) alive(p events.Position) events.Position {
 	if p.Trier == m.me {
 		p.Trier = ""
 		if p.Tries--; p.Tries == 0 {
 			p.Trying = 0
 		}
+		if p.Tries == 0 && p.Until == 0 {
+			p.Width = 0
+		}
+	}
+	return p
+}
+
+// passed is p at seq. What is known of events up to there is of no more use.
+func passed(p events.Position, seq uint64) events.Position {
+	p.Seq = seq
+	if p.Trying <= seq {
+		p.Trying, p.Tries, p.Trier = 0, 0, ""
+	}
+	if p.Until <= seq {
+		p.Until = 0
+	}
+	if p.Tries == 0 && p.Until == 0 {
+		p.Width = 0
+	}
+	return p
+}
+
+// suspected turns the mark of one who did not come back from several events into the range in which what it died of
+// stands, to be taken in narrower batches. The mark upon a single event stays: the next try is counted there.
+func suspected(p events.Position, narrow int) events.Position {
+	if p.Tries > 0 && p.Width > 1 {
+		p.Until, p.Width = p.Trying, max(1, p.Width/narrow)
+		p.Trying, p.Tries, p.Trier = 0, 0, ""
 	}
 	return p
 }
@@ -326,7 +356,7 @@ func (m *Machine) inspected(in Inspected, now time.Time) []Action {
 	case in.First > m.pos.Seq+1:
 		return m.expire(Expiring, in.First-1)
 	}
-	if m.pos.Attempts > 0 || m.pos.Tries > 0 {
+	if m.suspicious() {
 		m.careful = m.limits.MaxBatch // the batch that the owner before us died of may have been as long
 	}
 	m.run++
@@ -338,8 +368,7 @@ func (m *Machine) inspected(in Inspected, now time.Time) []Action {
 
 // expire commits that what is behind the position up to last left EVENTS without an outcome.
 func (m *Machine) expire(p Phase, last uint64) []Action {
-	next := m.pos
-	next.Seq = last
+	next := passed(m.pos, last)
 	actions := m.commit(p, next, nil, Expired)
 	c := actions[0].(Commit)
 	c.First, c.Last = m.pos.Seq+1, last
@@ -400,45 +429,64 @@ func (m *Machine) proceed(now time.Time) []Action {
 		return m.owed(now)
 	case m.doubtful != 0 && m.buffer[0].Seq >= m.doubtful:
 		return m.check()
-	case m.careful > 0 && (m.pos.Attempts >= m.limits.CarefulAt || m.pos.Tries > 0):
-		return m.single()
+	case m.careful > 0 && (m.pos.Attempts >= m.limits.CarefulAt || m.pos.Tries > 0 || m.pos.Until > 0):
+		return m.setOut()
 	}
-	n := min(len(m.buffer), m.limits.MaxBatch)
-	for m.doubtful != 0 && m.buffer[n-1].Seq >= m.doubtful {
+	return m.score(m.first(m.limits.MaxBatch, math.MaxUint64), Scored)
+}
+
+// suspicious says that owners before us may have died of what is behind the position.
+func (m *Machine) suspicious() bool { return m.pos.Attempts > 0 || m.pos.Tries > 0 || m.pos.Until > 0 }
+
+// first is how many events, of the first n, are no later than last, and not doubtful; the first of all is neither.
+func (m *Machine) first(n int, last uint64) int {
+	n = min(n, len(m.buffer))
+	for n > 1 && (m.buffer[n-1].Seq > last || m.doubtful != 0 && m.buffer[n-1].Seq >= m.doubtful) {
 		n--
 	}
-	return m.score(n, Scored)
+	return n
 }
 
 func (m *Machine) score(n int, t Treatment) []Action {
 	batch := m.buffer[:n:n]
 	m.buffer = m.buffer[n:]
-	next := m.pos
-	next.Seq = batch[n-1].Seq
-	next.Trying, next.Tries, next.Trier, next.Revision = 0, 0, "", m.revision
+	next := passed(m.pos, batch[n-1].Seq)
+	next.Revision = m.revision
 	if m.careful = max(0, m.careful-n); m.careful == 0 {
 		next.Attempts = 0
+	}
+	if t == Unread || m.careful == 0 {
+		next.Until, next.Width = 0, 0
 	}
 	return m.commit(Committing, next, batch, t)
 }
 
-// single takes the head of the buffer by itself, and first stores that it is about to: should the process
-// die of it, the next owner knows of which event. An event from which MaxTries owners have not come back ends
-// unread. Whoever does come back takes that back with its next claim.
-func (m *Machine) single() []Action {
+// setOut takes a narrow batch from the head of the buffer, and first stores that it is about to: should the process die of
+// it, the next owner knows of which events, and takes them in narrower batches yet. An event alone from which MaxTries
+// owners have not come back ends unread. Whoever does come back takes that back with its next claim.
+func (m *Machine) setOut() []Action {
 	head := m.buffer[0].Seq
 	next := m.pos
-	switch {
-	case next.Trying != head:
-		next.Trying, next.Tries = head, 0
-	case next.Trier == m.me:
-		return m.score(1, Scored)
-	case next.Tries >= m.limits.MaxTries:
+	switch alone := next.Tries > 0 && next.Width == 1 && next.Trying == head; {
+	case next.Tries > 0 && next.Trier == m.me && next.Trying >= head:
+		return m.score(m.first(next.Width, next.Trying), Scored)
+	case alone && next.Tries >= m.limits.MaxTries:
 		return m.score(1, Unread)
+	case alone:
+		next.Tries++
+	case next.Until >= head:
+		next.Width = m.first(next.Width, next.Until)
+		next.Trying, next.Tries = m.buffer[next.Width-1].Seq, 1
+	default:
+		next.Until = 0
+		next.Width = m.first(max(1, m.limits.MaxBatch/m.limits.Narrow), math.MaxUint64)
+		next.Trying, next.Tries = m.buffer[next.Width-1].Seq, 1
 	}
-	next.Tries++
 	next.Trier = m.me
-	return m.commit(Committing, next, nil, Scored)
+	actions := m.commit(Committing, next, nil, Scored)
+	c := actions[0].(Commit)
+	c.SetsOut = true
+	return []Action{c}
 }
 
 // owed commits a position without events: at a new model revision, so that a promotion can be seen to be
@@ -446,18 +494,18 @@ func (m *Machine) single() []Action {
 // before retention takes the position away.
 func (m *Machine) owed(now time.Time) []Action {
 	stale := m.limits.Refresh > 0 && now.Sub(m.committed) >= m.limits.Refresh
-	passed := m.received >= m.end
-	suspect := passed && (m.pos.Attempts > 0 || m.pos.Tries > 0)
+	all := m.received >= m.end
+	suspect := all && m.suspicious()
 	switch {
 	case !stale && !suspect && m.revision <= m.pos.Revision:
 		return nil
 	case m.doubtful != 0 && m.received > m.pos.Seq:
 		return m.check()
 	}
-	next := m.pos
-	next.Seq, next.Revision = m.received, m.revision
-	if passed {
-		next.Attempts, next.Trying, next.Tries, next.Trier, m.careful = 0, 0, 0, "", 0
+	next := passed(m.pos, m.received)
+	next.Revision = m.revision
+	if all {
+		next.Attempts, next.Trying, next.Width, next.Tries, next.Trier, next.Until, m.careful = 0, 0, 0, 0, "", 0, 0
 	}
 	return m.commit(Committing, next, nil, Scored)
 }

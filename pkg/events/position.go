@@ -11,16 +11,19 @@ import (
 //
 //	every event of the lane with sequence <= Seq has exactly one outcome; none after it has one
 //	a claim raises Epoch by one; nothing lowers it
-//	Tries > 0  =>  Trying > Seq
+//	Tries > 0  =>  Trying > Seq and Width > 0;   Tries > 1  =>  Width = 1
+//	Until > Seq, or 0
 type Position struct {
 	Seq         uint64    `json:"seq"`                // EVENTS sequence of the last event with an outcome
 	Incarnation time.Time `json:"incarnation"`        // creation time of the EVENTS stream that Seq counts in
 	Epoch       uint64    `json:"epoch"`              // claims so far
 	Owner       string    `json:"owner,omitempty"`    // instance of the scorer; empty: released
 	Attempts    int       `json:"attempts,omitempty"` // claims from another owner since Seq last moved or the lane was idle
-	Trying      uint64    `json:"trying,omitempty"`   // the one event that the owner set out to score alone
-	Tries       int       `json:"tries,omitempty"`    // how many set out upon Trying and have not come back
+	Trying      uint64    `json:"trying,omitempty"`   // the last of the Width events behind Seq that the owner set out upon, with nothing else
+	Width       int       `json:"width,omitempty"`    // events to set out upon at once, while Tries > 0 or Until > 0
+	Tries       int       `json:"tries,omitempty"`    // how many set out upon them and have not come back
 	Trier       string    `json:"trier,omitempty"`    // instance that did so last
+	Until       uint64    `json:"until,omitempty"`    // an owner did not come back from a batch that ended here: what it died of is no later
 	Revision    uint64    `json:"revision"`           // revision of the rollout record that scored up to Seq
 }
 
@@ -54,6 +57,10 @@ func DecodePosition(body []byte) (Position, error) {
 			p.Attempts, reason = t.small()
 		case "trying":
 			p.Trying, reason = t.count()
+		case "width":
+			p.Width, reason = t.small()
+		case "until":
+			p.Until, reason = t.count()
 		case "tries":
 			p.Tries, reason = t.small()
 		case "trier":
@@ -68,8 +75,8 @@ func DecodePosition(body []byte) (Position, error) {
 	switch {
 	case err != nil:
 		return Position{}, err
-	case p.Attempts < 0 || p.Tries < 0 || p.Tries > 0 && p.Trying <= p.Seq:
-		return Position{}, fmt.Errorf("position: seq %d, attempts %d, trying %d, tries %d cannot be", p.Seq, p.Attempts, p.Trying, p.Tries)
+	case p.Attempts < 0 || p.Tries < 0 || p.Width < 0 || p.Tries > 0 && (p.Trying <= p.Seq || p.Width == 0) || p.Until > 0 && (p.Until <= p.Seq || p.Width == 0):
+		return Position{}, fmt.Errorf("position: seq %d, attempts %d, trying %d, width %d, tries %d, until %d cannot be", p.Seq, p.Attempts, p.Trying, p.Width, p.Tries, p.Until)
 	}
 	return p, nil
 }
