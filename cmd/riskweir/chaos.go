@@ -62,6 +62,9 @@ type chaosRun struct {
 // bytesAnEvent is more than an event takes on a node: its own, its score's, and their raft logs until they are compacted.
 const bytesAnEvent = 2500
 
+// overrun is by how much the last fault of a run may outlast the run's length.
+const overrun = 2 * time.Minute
+
 const defaultStore = 10 << 30
 
 func (a *app) chaos(cmd *fisk.CmdClause) {
@@ -71,7 +74,7 @@ func (a *app) chaos(cmd *fisk.CmdClause) {
 	cmd.Flag("each", "Take every fault so many times instead, however long that takes").IntVar(&c.each)
 	cmd.Flag("seed", "Of faults, targets and times; 0: a random one").Uint64Var(&c.seed)
 	cmd.Flag("faults", "Only these, comma separated; by default all of --list").PlaceHolder("A,B,...").StringVar(&c.faults)
-	cmd.Flag("rate", "Events a second").Default("1000").Float64Var(&c.rate)
+	cmd.Flag("rate", "Events a second").Default("2200").Float64Var(&c.rate)
 	cmd.Flag("probes", "Requests for a score a second, with a deadline of 150 ms").Default("10").Float64Var(&c.probes)
 	cmd.Flag("scorers", "Scorer processes").Default("3").IntVar(&c.scorers)
 	cmd.Flag("lanes", "Lanes of the kind").IntVar(&c.lanes)
@@ -125,7 +128,11 @@ func (c *chaosRun) run(ctx context.Context) (err error) {
 		return err
 	}
 	last := steps[len(steps)-1]
-	if most := max(c.length, 2*(last.At+last.Hold)).Seconds() * c.rate * bytesAnEvent; most > defaultStore {
+	loaded := 2 * (last.At + last.Hold) // as faults may take longer than planned
+	if c.length > 0 {
+		loaded = c.length + overrun
+	}
+	if most := loaded.Seconds() * c.rate * bytesAnEvent; most > defaultStore {
 		return fmt.Errorf("--rate %g for so long may take %.0f GB on a node, and a node has %d GB: lower it", c.rate, most/1e9, defaultStore>>30)
 	}
 	if c.dir, err = os.MkdirTemp(c.dir, "riskweir-chaos-"); err != nil {

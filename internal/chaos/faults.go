@@ -2,9 +2,12 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -350,7 +353,14 @@ func deleteConsumers(ctx context.Context, e *env, _ uint64) (string, func(contex
 		return "", nil, err
 	}
 	for _, n := range names {
-		if err := e.js.DeleteConsumer(ctx, stream, n); err != nil {
+		err := until(ctx, patience, func(ctx context.Context) error {
+			err := e.js.DeleteConsumer(ctx, stream, n)
+			if errors.Is(err, jetstream.ErrConsumerNotFound) { // its lane has begun another run
+				return nil
+			}
+			return err
+		})
+		if err != nil {
 			return "", nil, fmt.Errorf("delete consumer %s: %w", n, err)
 		}
 	}
