@@ -53,13 +53,15 @@ var house = []room{
 	{"internal/trainer", below, "a stage meets other stages in streams and buckets only"},
 	{"internal/monitor", below, "a stage meets other stages in streams and buckets only"},
 
-	{"internal/command", everything, "it turns flags into the Config of any service"},
+	{"internal/bench", append([]string{"internal/trainer"}, below...), "it runs lanes with nothing between, and fits a model to measure with"},
+
+	{"internal/command", append([]string{"internal/bench"}, everything...), "it turns flags into the Config of any service"},
 	{"cmd/ingest", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/scorer", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/trainer", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/monitor", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"internal/chaos", []string{"internal/poison", "internal/sim", "internal/verify", "jetstream", "pkg/events"}, "it breaks processes and links from outside, and judges by what is stored"},
-	{"cmd/riskweir", append([]string{"internal/command", "internal/chaos"}, everything...), "it starts and operates all of it"},
+	{"cmd/riskweir", append([]string{"internal/command", "internal/chaos", "internal/bench"}, everything...), "it starts and operates all of it"},
 
 	{"internal/testkit", []string{"internal/embedded", "jetstream", "pkg/events"}, "it is a broker for tests"},
 }

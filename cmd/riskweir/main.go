@@ -42,6 +42,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.verify(a.Command("verify", verifyHelp))
 	a.doctor(a.Command("doctor", doctorHelp))
 	a.chaos(a.Command("chaos", chaosHelp))
+	a.bench(a.Command("bench", benchHelp))
 	a.kindVerbs(a.Command("kind", "Declare kinds: what their events look like, how scores are decided on."))
 	a.ingest(a.Command("ingest", ingestHelp))
 	a.explain(a.Command("explain", explainHelp))
@@ -65,6 +66,8 @@ func (a *app) services(cmd *fisk.CmdClause) {
 		{"trainer", "A trainer", command.Trainer},
 		{"monitor", "A monitor", command.Monitor},
 		{"sim", "The simulated source", command.Sim},
+		{"bench-ceiling", "What bench measures against", command.BenchCeiling},
+		{"bench-plain", "What bench measures against", command.BenchPlain},
 	} {
 		c := cmd.Command(s.name, s.help)
 		a.run(c, s.define(c))

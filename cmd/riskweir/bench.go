@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/choria-io/fisk"
+
+	"github.com/riskweir/riskweir/internal/bench"
+	"github.com/riskweir/riskweir/internal/command"
+	"github.com/riskweir/riskweir/internal/supervise"
+	topology "github.com/riskweir/riskweir/jetstream"
+)
+
+const benchHelp = `Measure what Riskweir makes of this machine: against what its broker allows, and against what people write first.
+
+It starts nodes and scorers of its own, in a directory of its own, on ports of its own, and scores the same stored events
+again and again, by turns: Riskweir on msgpack and on JSON; the ceiling, the same lanes and commits with nothing
+between; and the plain way, a durable consumer with single publishes. Ratios are of samples of the same round.
+
+Examples:
+
+  riskweir bench --quick
+  riskweir bench --json > today.json
+  riskweir bench --quick --against today.json`
+
+// benchRun is 'riskweir up' without a screen and without sources.
+type benchRun struct {
+	upRun
+	quick   bool
+	events  int
+	rounds  int
+	rates   []int
+	span    time.Duration
+	json    bool
+	against string
+
+	started []string
+}
+
+func (a *app) bench(cmd *fisk.CmdClause) {
+	b := &benchRun{}
+	b.natsPort, b.httpPort = 34222, 38080
+	var rates []string
+	cmd.Flag("quick", "The core of it, in less than 90 s").UnNegatableBoolVar(&b.quick)
+	cmd.Flag("nodes", "JetStream nodes, and replicas: 1 or 3").Default("3").IntVar(&b.nodes)
+	cmd.Flag("scorers", "Scorer processes").Default("1").IntVar(&b.scorers)
+	cmd.Flag("lanes", "Lanes of the kinds").Default("8").IntVar(&b.lanes)
+	cmd.Flag("events", "Events of a sample; 100,000 by default, 30,000 with --quick").IntVar(&b.events)
+	cmd.Flag("rounds", "Rounds in which all samples take turns").Default("5").IntVar(&b.rounds)
+	cmd.Flag("rates", "Events a second at which latency is measured; 200,2000 by default, 200 with --quick").PlaceHolder("A,B,...").SetValue(command.List(&rates))
+	cmd.Flag("dir", "Directory to make a fresh one in; the system's for temporary files by default").PlaceHolder("DIR").StringVar(&b.dir)
+	cmd.Flag("nats-port", "First NATS client port; the next free ones if it is taken").Default("34222").IntVar(&b.natsPort)
+	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&b.json)
+	cmd.Flag("against", "Compare with a report of before").PlaceHolder("FILE").StringVar(&b.against)
+	a.run(cmd, func(ctx context.Context) error {
+		b.out, b.status = a.out, a.err
+		for _, r := range rates {
+			n, err := strconv.Atoi(r)
+			if err != nil || n < 1 || n > 100_000 {
+				return fmt.Errorf("--rates %s: want events a second, 1 to 100000", r)
+			}
+			b.rates = append(b.rates, n)
+		}
+		return b.run(ctx)
+	})
+}
+
+func (b *benchRun) defaults() error {
+	b.source, b.logLevel, b.rate = "none", "warn", 1
+	b.span = 10 * time.Second
+	if b.quick {
+		b.span = 5 * time.Second
+	}
+	if b.events == 0 {
+		if b.events = 100_000; b.quick {
+			b.events = 30_000
+		}
+	}
+	if b.rates == nil {
+		if b.rates = []int{200, 2000}; b.quick {
+			b.rates = []int{200}
+		}
+	}
+	switch {
+	case b.events < 5000:
+		return fmt.Errorf("--events %d: want at least 5000, for a rate worth the name", b.events)
+	case b.rounds < 1:
+		return fmt.Errorf("--rounds %d: want at least 1", b.rounds)
+	case b.lanes < 1:
+		return fmt.Errorf("--lanes %d: want at least 1", b.lanes)
+	}
+	return b.validate()
+}
+
+func (b *benchRun) run(ctx context.Context) (err error) {
+	if err := b.defaults(); err != nil {
+		return err
+	}
+	var old bench.Report
+	if b.against != "" {
+		text, err := os.ReadFile(b.against)
+		if err == nil {
+			err = json.Unmarshal(text, &old)
+		}
+		if err != nil {
+			return fmt.Errorf("--against %s: %w", b.against, err)
+		}
+	}
+	if b.dir, err = os.MkdirTemp(b.dir, "riskweir-bench-"); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.layout, err = openLayout(b.dir, false, b.nodes); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.layout.close()) }()
+	exe, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	b.sup = supervise.New(exe)
+	defer b.stopAll()
+	if err := b.startNodes(ctx); err != nil {
+		return err
+	}
+	defer b.conn.Close()
+	if err := b.applyTopology(ctx); err != nil {
+		return err
+	}
+	report, err := bench.Run(ctx, bench.Config{
+		System: b, Conn: b.conn, Nodes: b.nodes, Scorers: b.scorers, Lanes: b.lanes, Events: b.events, Rounds: b.rounds, Rates: b.rates, Span: b.span,
+		Note: func(format string, a ...any) { fmt.Fprintf(b.status, format+"\n", a...) },
+	})
+	if err != nil {
+		return err
+	}
+	if b.json {
+		enc := json.NewEncoder(b.out)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(report)
+	} else {
+		err = report.Write(b.out)
+	}
+	if err == nil && b.against != "" {
+		err = report.Compare(b.status, old)
+	}
+	return err
+}
+
+// Start runs a service, or what stands in its place, with the user that it needs.
+func (b *benchRun) Start(ctx context.Context, name, what string, args ...string) error {
+	role := map[string]string{"scorer": topology.RoleScorer, "bench-ceiling": topology.RoleScorer, "bench-plain": topology.RoleOperator}[what]
+	s := b.child(name, role, args...)
+	s.Args[1] = what
+	b.started = append(b.started, name)
+	return b.sup.Start(ctx, s)
+}
+
+func (b *benchRun) Stop() {
+	b.sup.Stop(b.started...)
+	b.started = nil
+}
+
+// CPU is from /proc, where there is one.
+func (b *benchRun) CPU() (services, nodes float64, ok bool) {
+	for _, c := range b.sup.Status() {
+		used, known := cpuSeconds(c.PID)
+		if c.PID == 0 || !known {
+			continue
+		}
+		ok = true
+		if slices.Contains(b.started, c.Name) {
+			services += used
+		} else {
+			nodes += used
+		}
+	}
+	return services, nodes, ok
+}
+
+// ticks of the clock that /proc counts in; Linux shows 100 a second to programs on every architecture.
+const ticks = 100
+
+func cpuSeconds(pid int) (float64, bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	_, rest, found := strings.Cut(string(text), ") ") // the name before may hold blanks
+	f := strings.Fields(rest)
+	if !found || len(f) < 13 {
+		return 0, false
+	}
+	user, err := strconv.ParseFloat(f[11], 64)
+	system, err2 := strconv.ParseFloat(f[12], 64)
+	return (user + system) / ticks, err == nil && err2 == nil
+}
