@@ -193,7 +193,7 @@ func compare(s *events.Score, r model.Result, schema *events.Schema, id string, 
 // fields of a record, as text. Sensitive values are withheld.
 func fields(schema *events.Schema, rec *events.Record) []Field {
 	var out []Field
-	for i, f := range schema.Contract.Fields {
+	for i, f := range schema.Inputs {
 		v := Field{Name: f.Name}
 		switch x := rec.Values[i]; {
 		case x.State == events.Missing:

@@ -47,7 +47,7 @@ func (s Spec) Compile(schema *events.Schema) (*Encoder, error) {
 	}
 	contract := &schema.Contract
 	fields := map[string]int{}
-	for i, f := range contract.Fields {
+	for i, f := range schema.Inputs {
 		fields[f.Name] = i
 	}
 	e := &Encoder{zone: zone, columns: s.Columns(timeField(contract))}
@@ -62,12 +62,15 @@ func (s Spec) Compile(schema *events.Schema) (*Encoder, error) {
 				errs = append(errs, fmt.Errorf("feature spec: field %s is not in the contract of %s", t.Field, contract.Kind))
 				continue
 			}
-			f := contract.Fields[i]
+			f := schema.Inputs[i]
 			if !t.Kind.fits(f.Type) {
 				errs = append(errs, fmt.Errorf("feature spec: field %s is a %s in the contract of %s, which cannot be encoded as %s", t.Field, f.Type, contract.Kind, t.Kind))
 			}
 			if f.Protected {
 				errs = append(errs, fmt.Errorf("feature spec: field %s is protected by the contract of %s: it is never a model input", t.Field, contract.Kind))
+			}
+			if f.Past {
+				errs = append(errs, fmt.Errorf("feature spec: field %s of the contract of %s says how the event ended: only later events may know", t.Field, contract.Kind))
 			}
 			st.index = i
 		}
@@ -186,7 +189,7 @@ func (t *Transform) shape(x float64) float64 {
 	case Asinh:
 		return asinh(finite((x - t.Median) / t.IQR))
 	case Log1p:
-		return signedLog1p(finite(x))
+		return SignedLog1p(finite(x))
 	}
 	return x
 }

@@ -264,8 +264,8 @@ func TestPortableFunctionsAgreeWithMath(t *testing.T) {
 		if got, want := asinh(x), math.Asinh(x); math.Abs(got-want) > 4e-16*math.Abs(want) {
 			t.Fatalf("asinh(%v) is %v, math has %v", x, got, want)
 		}
-		if got, want := signedLog1p(x), math.Copysign(math.Log1p(math.Abs(x)), x); math.Abs(got-want) > 4e-16*math.Abs(want) {
-			t.Fatalf("signedLog1p(%v) is %v, math has %v", x, got, want)
+		if got, want := SignedLog1p(x), math.Copysign(math.Log1p(math.Abs(x)), x); math.Abs(got-want) > 4e-16*math.Abs(want) {
+			t.Fatalf("SignedLog1p(%v) is %v, math has %v", x, got, want)
 		}
 	}
 	for x := -20.0; x < 20; x += 0.001 {
@@ -290,9 +290,9 @@ func TestBitsArePinned(t *testing.T) {
 		{asinh(0.3), 0x3fd2ec4ea565fcc1},
 		{asinh(-12345.678), 0xc0243a798976d8c3},
 		{asinh(7e200), 0x407cf27f49790469},
-		{signedLog1p(0.3), 0x3fd0ca937be1b9dc},
-		{signedLog1p(-12345.678), 0xc022d79ff745b2fd},
-		{signedLog1p(1e-5), 0x3ee4f8aea9ae7317},
+		{SignedLog1p(0.3), 0x3fd0ca937be1b9dc},
+		{SignedLog1p(-12345.678), 0xc022d79ff745b2fd},
+		{SignedLog1p(1e-5), 0x3ee4f8aea9ae7317},
 		{mean, 0x40e7377492492492},
 		{sd, 0x40e4c6fa1b83d94b},
 		{sin, 0x3feb2818007c19e0},

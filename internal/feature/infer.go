@@ -79,23 +79,23 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 	setDefault(&o.Buckets, DefaultBuckets)
 
 	contract := &schema.Contract
-	cols := make([]column, len(contract.Fields)+1)
-	for i, f := range contract.Fields {
+	cols := make([]column, len(schema.Inputs)+1)
+	for i, f := range schema.Inputs {
 		cols[i] = column{field: f, levels: map[string]struct{}{}, maxLevels: o.MaxLevels}
 		if o.Kinds[f.Name] == OneHot {
 			cols[i].maxLevels = MaxColumns
 		}
 	}
-	own := &cols[len(contract.Fields)]
+	own := &cols[len(schema.Inputs)]
 	own.field = events.Field{Type: events.Time, Protected: contract.Time == ""}
 
-	if err := o.checkKinds(contract); err != nil {
+	if err := o.checkKinds(schema); err != nil {
 		return Spec{}, err
 	}
 	n := 0
 	for rec := range recs {
 		n++
-		for i := range contract.Fields {
+		for i := range schema.Inputs {
 			cols[i].add(&rec.Values[i])
 		}
 		own.addTime(rec.Time)
@@ -106,7 +106,7 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 	spec := Spec{Version: SpecVersion, Zone: contract.Zone}
 	for i := range cols {
 		c := &cols[i]
-		if c.field.Protected {
+		if c.field.Protected || c.field.Past {
 			continue
 		}
 		if t, ok := c.transform(o); ok {
@@ -121,13 +121,13 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 }
 
 // checkKinds refuses a choice that could not take effect.
-func (o Options) checkKinds(c *events.Contract) error {
+func (o Options) checkKinds(s *events.Schema) error {
 	var errs []error
 	for name, kind := range o.Kinds {
-		i := slices.IndexFunc(c.Fields, func(f events.Field) bool { return f.Name == name })
+		i := slices.IndexFunc(s.Inputs, func(f events.Field) bool { return f.Name == name })
 		if i < 0 {
-			errs = append(errs, fmt.Errorf("field %s, to be encoded as %s, is not in the contract of %s", name, kind, c.Kind))
-		} else if f := c.Fields[i]; kind == Date || !kind.fits(f.Type) {
+			errs = append(errs, fmt.Errorf("field %s, to be encoded as %s, is not in the contract of %s", name, kind, s.Contract.Kind))
+		} else if f := s.Inputs[i]; kind == Date || !kind.fits(f.Type) {
 			errs = append(errs, fmt.Errorf("field %s is a %s, which cannot be chosen to be encoded as %s", name, f.Type, kind))
 		}
 	}
@@ -142,7 +142,7 @@ func setDefault[T int | float64](v *T, d T) {
 }
 
 func (c *column) add(v *events.Value) {
-	if c.field.Protected {
+	if c.field.Protected || c.field.Past {
 		return
 	}
 	switch {

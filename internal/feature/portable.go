@@ -26,8 +26,8 @@ func asinh(x float64) float64 {
 	return math.Copysign(y, x)
 }
 
-// signedLog1p is log(1 + |x|) with the sign of x.
-func signedLog1p(x float64) float64 { return math.Copysign(lr.Log1p(math.Abs(x)), x) }
+// SignedLog1p is log(1 + |x|) with the sign of x, the same bits on every processor.
+func SignedLog1p(x float64) float64 { return math.Copysign(lr.Log1p(math.Abs(x)), x) }
 
 // sinCosTurn is the sine and cosine of 2 pi k / n, 0 <= k < n, exact where it is 0 or 1 in magnitude.
 func sinCosTurn(k, n int) (sin, cos float64) {

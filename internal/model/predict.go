@@ -82,7 +82,7 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 		return nil, fmt.Errorf("%w: %d weights for %d columns", ErrArtifact, len(a.Weights), len(columns))
 	}
 	sensitive := map[string]bool{}
-	for _, f := range schema.Contract.Fields {
+	for _, f := range schema.Inputs {
 		sensitive[f.Name] = f.Sensitive
 	}
 	p := &Predictor{encoder: encoder, model: lr.Model{Intercept: a.Intercept, Weights: make([]float64, len(columns))}}

@@ -27,8 +27,8 @@ type storedField struct {
 
 // NewDataset makes an empty set of records that were decoded under the schema.
 func NewDataset(schema *events.Schema) *Dataset {
-	d := &Dataset{schema: schema, fields: make([]storedField, len(schema.Contract.Fields))}
-	for i, f := range schema.Contract.Fields {
+	d := &Dataset{schema: schema, fields: make([]storedField, len(schema.Inputs))}
+	for i, f := range schema.Inputs {
 		if f.Type == events.Category {
 			d.fields[i].texts = [][]byte{nil}
 			d.fields[i].code = map[string]uint32{}

@@ -1,8 +1,10 @@
 package events
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -38,6 +40,20 @@ func Compatible(old, next Contract, reads func(field string) bool) error {
 		}
 	}
 	after := fieldsByName(next)
+	before, now := memoryByName(old), memoryByName(next)
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if n, ok := now[name]; reads(name) && (!ok || n != before[name]) {
+			bad("memory feature %s is gone or another, and a model that serves reads it", name)
+		}
+	}
+	if old.Memory != nil && next.Memory != nil && old.Memory.IdleOrDefault() != next.Memory.IdleOrDefault() {
+		for name := range before {
+			if reads(name) {
+				bad("memory: idle %s: it is %s for a model that serves", Duration(next.Memory.IdleOrDefault()), Duration(old.Memory.IdleOrDefault()))
+				break
+			}
+		}
+	}
 	for _, f := range old.Fields {
 		if !reads(f.Name) {
 			continue
@@ -52,6 +68,8 @@ func Compatible(old, next Contract, reads func(field string) bool) error {
 			bad("field %s: %s in units of 10^-%d: it is %s in units of 10^-%d for a model that serves", f.Name, n.Currency, n.Minor, f.Currency, f.Minor)
 		case n.Protected && !f.Protected:
 			bad("field %s: protected: a model that serves reads it", f.Name)
+		case n.Past && !f.Past:
+			bad("field %s: past: a model that serves reads it", f.Name)
 		}
 	}
 	return errors.Join(errs...)
@@ -104,6 +122,23 @@ func DiffContracts(old, next Contract) []string {
 	setting("retention.events", old.Retention.Events, next.Retention.Events)
 	setting("retention.scores", old.Retention.Scores, next.Retention.Scores)
 
+	mOld, mNext := memoryByName(old), memoryByName(next)
+	for _, name := range slices.Sorted(maps.Keys(mOld)) {
+		if _, ok := mNext[name]; !ok {
+			out = append(out, fmt.Sprintf("memory feature %s: removed", name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(mNext)) {
+		if f, ok := mOld[name]; !ok {
+			out = append(out, fmt.Sprintf("memory feature %s: added", name))
+		} else if f != mNext[name] {
+			out = append(out, fmt.Sprintf("memory feature %s: %s -> %s", name, f, mNext[name]))
+		}
+	}
+	if old.Memory != nil && next.Memory != nil {
+		setting("memory.idle", old.Memory.Idle, next.Memory.Idle)
+	}
+
 	before, after := fieldsByName(old), fieldsByName(next)
 	for _, n := range next.Fields {
 		o, ok := before[n.Name]
@@ -124,6 +159,7 @@ func DiffContracts(old, next Contract) []string {
 		setting(name+" missing", strings.Join(o.Missing, " "), strings.Join(n.Missing, " "))
 		setting(name+" sensitive", o.Sensitive, n.Sensitive)
 		setting(name+" protected", o.Protected, n.Protected)
+		setting(name+" past", o.Past, n.Past)
 	}
 	for _, o := range old.Fields {
 		if _, ok := after[o.Name]; !ok {
@@ -142,6 +178,22 @@ func DiffContracts(old, next Contract) []string {
 		out = append(out, "fields: stand in another order")
 	}
 	return out
+}
+
+// memoryByName has each feature as the one line of JSON that tells it apart from any other.
+func memoryByName(c Contract) map[string]string {
+	m := map[string]string{}
+	if c.Memory == nil {
+		return m
+	}
+	for _, f := range c.Memory.Features {
+		text, err := json.Marshal(f)
+		if err != nil { // Validate has refused numbers that JSON does not know
+			text = fmt.Append(nil, f)
+		}
+		m[f.Name] = string(text)
+	}
+	return m
 }
 
 func labelText(l *LabelColumn) string {

@@ -36,6 +36,7 @@ type Field struct {
 	Missing   []string  `yaml:"missing,omitempty"`   // texts that mean "no value", such as 999 or ?
 	Sensitive bool      `yaml:"sensitive,omitempty"` // never in logs, alerts or reasons
 	Protected bool      `yaml:"protected,omitempty"` // carried to measure by, never a model input
+	Past      bool      `yaml:"past,omitempty"`      // says how the event ended: for later events' memory, no input of a model of this one
 }
 
 // LabelColumn says which column of a file is its label.
@@ -77,6 +78,7 @@ type Contract struct {
 	Zone        string       `yaml:"zone,omitempty"`   // IANA zone in which date parts are taken; UTC by default
 	Label       *LabelColumn `yaml:"label,omitempty"`
 	Fields      []Field      `yaml:"fields"`
+	Memory      *Memory      `yaml:"memory,omitempty"`   // what an event remembers of those before it
 	Maturity    Duration     `yaml:"maturity,omitempty"` // event age at which no label means 0; 0: never
 	Prior       float64      `yaml:"prior"`              // probability before the first model
 	Thresholds  Thresholds   `yaml:"thresholds"`
@@ -243,6 +245,9 @@ func (c Contract) Validate() error {
 	}
 	if c.Label != nil && (c.Label.Column == "" || len(c.Label.Positive) == 0) {
 		bad("label needs a column and at least one positive value")
+	}
+	if c.Memory != nil {
+		errs = append(errs, c.Memory.validate(&c))
 	}
 	return errors.Join(errs...)
 }

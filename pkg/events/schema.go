@@ -42,7 +42,7 @@ type Record struct {
 	ID      []byte    // aliases like Value.Text; empty: none given
 	Entity  []byte    // from the body; empty: none given
 	Time    time.Time // UTC; zero: none given
-	Values  []Value   // by position in Contract.Fields
+	Values  []Value   // by position in Schema.Inputs: the contract's fields, which decoding sets, and its memory's features, which SetMemory does
 	Unknown int       // fields that the contract does not name: kept in the stream, ignored here
 
 	schema *Schema
@@ -55,7 +55,7 @@ type Record struct {
 // Reset empties the record and gives it one missing value for each field of s.
 func (r *Record) Reset(s *Schema) {
 	if r.schema != s {
-		n := len(s.Contract.Fields)
+		n := len(s.Inputs)
 		r.schema = s
 		r.Values = slices.Grow(r.Values[:0], n)[:n]
 		r.seen = make([]uint64, (len(s.slots)+63)/64)
@@ -74,6 +74,17 @@ func (r *Record) mark(slot int) (again bool) {
 	again = r.seen[w]&bit != 0
 	r.seen[w] |= bit
 	return again
+}
+
+// SetMemory sets the memory's features, in the contract's order; NaN is a missing value.
+func (r *Record) SetMemory(features []float64) {
+	values := r.Values[len(r.Values)-len(features):]
+	for i, x := range features {
+		values[i] = Value{}
+		if x == x {
+			values[i] = Value{State: HasNum, Num: x}
+		}
+	}
 }
 
 // InvalidError says why an event breaks its contract.
@@ -97,6 +108,7 @@ func invalidf(format string, a ...any) *InvalidError {
 type Schema struct {
 	Contract Contract
 	Zone     *time.Location
+	Inputs   []Field        // Contract.Inputs
 	slots    []slot         // Contract.Fields in their order, then the roles that are not among them
 	index    map[string]int // name -> position in slots
 	required []int
@@ -130,7 +142,7 @@ func Compile(c Contract) (*Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("contract %s: zone %q: %w", c.Kind, c.Zone, err)
 	}
-	s := &Schema{Contract: c, Zone: zone, index: make(map[string]int, len(c.Fields)+4)}
+	s := &Schema{Contract: c, Zone: zone, Inputs: c.Inputs(), index: make(map[string]int, len(c.Fields)+4)}
 	add := func(x slot) {
 		s.index[x.Name] = len(s.slots)
 		s.slots = append(s.slots, x)

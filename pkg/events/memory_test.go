@@ -1,0 +1,101 @@
+package events
+
+import (
+	"strings"
+	"testing"
+)
+
+const memoryContract = `
+kind: payment
+entity: card
+fields:
+- {name: amount, type: money, currency: EUR}
+- {name: shop, type: category, sensitive: true}
+- {name: sex, type: category, protected: true}
+- {name: chip, type: bool}
+- {name: refund, type: number, past: true}
+memory:
+  features:
+  - FEATURE
+`
+
+func TestMemoryContract(t *testing.T) {
+	for _, x := range []struct{ feature, err string }{
+		{"{name: n, by: card, take: count}", ""},
+		{"{name: n, by: [card, shop], for: [shop, card], take: distinct, field: shop, window: 24h}", ""},
+		{"{name: n, by: shop, take: mean, field: refund, where: {field: chip, above: 0}, empty: 0, log: true}", ""},
+		{"{name: n, by: card, take: ratio, field: amount, window: 30d}", ""},
+		{"{name: amount, by: card, take: count}", "stands twice, or is a field's"},
+		{"{name: n, by: amount, take: count}", "want a category, or the entity"},
+		{"{name: n, by: sex, take: count}", "is protected"},
+		{"{name: n, by: card, take: distinct, field: sex}", "is protected"},
+		{"{name: n, by: card, take: share, where: {field: sex, is: [f]}}", "is protected"},
+		{"{name: n, by: [], take: count}", "want 1 to 4 fields"},
+		{"{name: n, by: card, for: [card, shop], take: count}", "as many of the one as of the other"},
+		{"{name: n, by: card, take: median, field: amount}", "take \"median\""},
+		{"{name: n, by: card, take: mean}", "field \"\""},
+		{"{name: n, by: card, take: count, field: amount}", "field \"amount\""},
+		{"{name: n, by: card, take: mean, field: shop}", "take mean of field shop, a category"},
+		{"{name: n, by: card, take: ratio, field: refund}", "known only later"},
+		{"{name: n, by: card, take: share}", "needs one"},
+		{"{name: n, by: card, take: count, where: {field: amount}}", "want below or above, or is"},
+		{"{name: n, by: card, take: count, where: {field: shop, below: 1}}", "below and above are for numbers"},
+		{"{name: n, by: card, take: count, where: {field: amount, above: .inf}}", "not a finite number"},
+		{"{name: n, by: card, take: count, window: 10ms}", "want whole seconds"},
+		{"{name: n, by: card, take: count, window: 500d}", "want whole seconds"},
+		{"{name: n, by: nobody, take: count}", "is not in the contract"},
+		{"{name: n, by: card, take: count, colour: red}", "colour"},
+	} {
+		c, err := ParseContract([]byte(strings.Replace(memoryContract, "FEATURE", x.feature, 1)))
+		switch {
+		case x.err == "" && err != nil:
+			t.Errorf("%s: %v", x.feature, err)
+		case x.err != "" && (err == nil || !strings.Contains(err.Error(), x.err)):
+			t.Errorf("%s: %v, want %q", x.feature, err, x.err)
+		case err == nil:
+			text, err := c.YAML()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := ParseContract(text)
+			if err != nil || len(DiffContracts(c, again)) > 0 {
+				t.Errorf("%s comes back as %v, %v", x.feature, DiffContracts(c, again), err)
+			}
+			in := c.Inputs()
+			last := in[len(in)-1]
+			if len(in) != len(c.Fields)+1 || last.Name != "n" || last.Type != Number || last.Sensitive != strings.Contains(x.feature, "shop") {
+				t.Errorf("%s: input %+v", x.feature, last)
+			}
+		}
+	}
+}
+
+// A model that reads a feature keeps it as it was trained.
+func TestMemoryCompatible(t *testing.T) {
+	parse := func(feature string) Contract {
+		t.Helper()
+		c, err := ParseContract([]byte(strings.Replace(memoryContract, "FEATURE", feature, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	old, next := parse("{name: n, by: card, take: count}"), parse("{name: n, by: card, take: count, window: 1h}")
+	reads := func(name string) bool { return name == "n" }
+	if err := Compatible(old, next, reads); err == nil || !strings.Contains(err.Error(), "memory feature n") {
+		t.Errorf("%v", err)
+	}
+	if err := Compatible(old, next, func(string) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	idle := old
+	m := *old.Memory
+	m.Idle = MaxMemoryIdle
+	idle.Memory = &m
+	if err := Compatible(old, idle, reads); err == nil || !strings.Contains(err.Error(), "idle") {
+		t.Errorf("%v", err)
+	}
+	if d := DiffContracts(old, next); len(d) != 1 || !strings.Contains(d[0], "memory feature n") {
+		t.Errorf("%q", d)
+	}
+}
