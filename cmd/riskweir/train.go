@@ -50,6 +50,7 @@ func (a *app) train(cmd *fisk.CmdClause) {
 	cmd.Flag("order-by", "Order of the rows before the split: COL, COL=v1|v2|... or ~COL for a fixed shuffle").PlaceHolder("A,B,...").SetValue(command.List(&cfg.OrderBy))
 	cmd.Flag("split", "mod5: every fifth row is test; time80: the last fifth is").Default(trainer.SplitTime80).EnumVar(&cfg.Split, trainer.SplitMod5, trainer.SplitTime80)
 	cmd.Flag("encoding", "plain, asinh (against wild tails), or auto: by column").Default("auto").EnumVar(&encoding, "plain", "asinh", "auto")
+	cmd.Flag("no-time", "Leave the event's own time out of the inputs: its hour, weekday, month").UnNegatableBoolVar(&cfg.Features.NoTime)
 	cmd.Flag("predictions", "Write the test rows' probabilities to this file (CSV)").PlaceHolder("FILE").StringVar(&predictions)
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&asJSON)
 	cmd.Flag("publish", "Publish the model as a version of the contract's kind").UnNegatableBoolVar(&publish)

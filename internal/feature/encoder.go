@@ -72,6 +72,9 @@ func (s Spec) Compile(schema *events.Schema) (*Encoder, error) {
 			if f.Past {
 				errs = append(errs, fmt.Errorf("feature spec: field %s of the contract of %s says how the event ended: only later events may know", t.Field, contract.Kind))
 			}
+			if f.Key {
+				errs = append(errs, fmt.Errorf("feature spec: field %s of the contract of %s is a key: a model may read what is remembered by it, not who it is", t.Field, contract.Kind))
+			}
 			st.index = i
 		}
 		switch t.Kind {

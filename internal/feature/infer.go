@@ -39,6 +39,7 @@ type Options struct {
 	WildTail  float64  // auto takes asinh where a training value is further from the median than this many IQR (see restScale); 0: DefaultWildTail
 	MaxLevels int      // a category with more levels in training is hashed; 0: DefaultMaxLevels
 	Buckets   int      // of a hashed category; 0: DefaultBuckets
+	NoTime    bool     // leave the event's own time out, and so the hour or the month it came in
 	// Kinds takes the choice for some number and category fields out of Infer's hands.
 	Kinds map[string]Kind
 }
@@ -87,7 +88,7 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 		}
 	}
 	own := &cols[len(schema.Inputs)]
-	own.field = events.Field{Type: events.Time, Protected: contract.Time == ""}
+	own.field = events.Field{Type: events.Time, Protected: contract.Time == "" || o.NoTime}
 
 	if err := o.checkKinds(schema); err != nil {
 		return Spec{}, err
@@ -106,7 +107,7 @@ func Infer(schema *events.Schema, recs iter.Seq[*events.Record], o Options) (Spe
 	spec := Spec{Version: SpecVersion, Zone: contract.Zone}
 	for i := range cols {
 		c := &cols[i]
-		if c.field.Protected || c.field.Past {
+		if c.field.Protected || c.field.Past || c.field.Key {
 			continue
 		}
 		if t, ok := c.transform(o); ok {
@@ -142,7 +143,7 @@ func setDefault[T int | float64](v *T, d T) {
 }
 
 func (c *column) add(v *events.Value) {
-	if c.field.Protected || c.field.Past {
+	if c.field.Protected || c.field.Past || c.field.Key {
 		return
 	}
 	switch {

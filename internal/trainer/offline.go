@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/source"
 	"github.com/riskweir/riskweir/pkg/events"
 	"github.com/riskweir/riskweir/pkg/lr"
@@ -92,7 +93,12 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 	if err != nil {
 		return rep, nil, nil, fmt.Errorf("contract for %s: %w", cfg.Path, err)
 	}
+	plan, err := memory.Compile(schema)
+	if err != nil {
+		return rep, nil, nil, err
+	}
 	data = NewDataset(schema)
+	recall := newRecall(plan)
 	var rec events.Record
 	rep.Format, err = scan(ctx, cfg.Path, cfg.Source, func(columns []string, row source.Row, fault error) error {
 		rep.Rows++
@@ -101,12 +107,17 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 		case fault != nil:
 			rep.refuse(fault)
 			return nil
-		case row.Cells[label] == "":
+		case row.Cells[label] == "" && plan == nil:
 			rep.Unlabelled++
 			return nil
 		}
 		if err := readRow(schema, &rec, columns, row.Cells, cfg.Label); err != nil {
 			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
+			return nil
+		}
+		recall.step(&rec)
+		if row.Cells[label] == "" {
+			rep.Unlabelled++
 			return nil
 		}
 		data.Append(&rec, slices.Contains(rep.Positive, row.Cells[label]))

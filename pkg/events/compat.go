@@ -68,8 +68,8 @@ func Compatible(old, next Contract, reads func(field string) bool) error {
 			bad("field %s: %s in units of 10^-%d: it is %s in units of 10^-%d for a model that serves", f.Name, n.Currency, n.Minor, f.Currency, f.Minor)
 		case n.Protected && !f.Protected:
 			bad("field %s: protected: a model that serves reads it", f.Name)
-		case n.Past && !f.Past:
-			bad("field %s: past: a model that serves reads it", f.Name)
+		case n.Past && !f.Past || n.Key && !f.Key:
+			bad("field %s: key or past: a model that serves reads it", f.Name)
 		}
 	}
 	return errors.Join(errs...)
@@ -159,6 +159,7 @@ func DiffContracts(old, next Contract) []string {
 		setting(name+" missing", strings.Join(o.Missing, " "), strings.Join(n.Missing, " "))
 		setting(name+" sensitive", o.Sensitive, n.Sensitive)
 		setting(name+" protected", o.Protected, n.Protected)
+		setting(name+" key", o.Key, n.Key)
 		setting(name+" past", o.Past, n.Past)
 	}
 	for _, o := range old.Fields {

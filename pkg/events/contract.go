@@ -36,6 +36,7 @@ type Field struct {
 	Missing   []string  `yaml:"missing,omitempty"`   // texts that mean "no value", such as 999 or ?
 	Sensitive bool      `yaml:"sensitive,omitempty"` // never in logs, alerts or reasons
 	Protected bool      `yaml:"protected,omitempty"` // carried to measure by, never a model input
+	Key       bool      `yaml:"key,omitempty"`       // names someone, as the entity does: for memory to go by, no input of a model
 	Past      bool      `yaml:"past,omitempty"`      // says how the event ended: for later events' memory, no input of a model of this one
 }
 
