@@ -17,7 +17,7 @@ import (
 const module = "github.com/riskweir/riskweir/"
 
 // below are the rooms that stages stand upon.
-var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/model", "internal/source", "internal/poison", "jetstream", "pkg/events", "pkg/lr"}
+var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "jetstream", "pkg/events", "pkg/lr"}
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
@@ -44,10 +44,12 @@ var house = []room{
 	{"internal/lane", []string{"jetstream", "pkg/events"}, "owning, reading and committing are the same whatever an outcome is"},
 	{"internal/feature", []string{"pkg/events", "pkg/lr"}, "event -> vector is pure: no broker, no model"},
 	{"internal/memory", []string{"internal/feature", "pkg/events"}, "what earlier events say is a pure function of them: no broker, no model"},
+	{"internal/tail", nil, "a stream is read alike, whatever it holds"},
+	{"internal/recall", []string{"internal/memory", "internal/tail", "jetstream", "pkg/events"}, "scorers and trainers remember alike"},
 	{"internal/model", []string{"internal/feature", "jetstream", "pkg/events", "pkg/lr"}, "artifacts are trained and served alike, by stages that do not know each other"},
 	{"internal/sim", []string{"pkg/events"}, "it publishes as any stranger would, by the public package alone"},
 	{"internal/verify", []string{"pkg/events"}, "a checker that shared code with what it checks would share its mistakes"},
-	{"internal/explain", []string{"internal/feature", "internal/memory", "internal/model", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what a scorer did, and does not ask one"},
+	{"internal/explain", []string{"internal/feature", "internal/memory", "internal/model", "internal/recall", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what a scorer did, and does not ask one"},
 
 	{"internal/ingest", below, "a stage meets other stages in streams and buckets only"},
 	{"internal/scorer", below, "a stage meets other stages in streams and buckets only"},

@@ -75,6 +75,8 @@ func Roles(kinds ...string) []Role {
 				kindsAndModels,
 				kvRead(events.ScorersBucket),
 				[]string{"$KV." + events.ScorersBucket + ".>", "members.scorer"},
+				objectsRead(events.MemoryBucket),
+				[]string{"$O." + events.MemoryBucket + ".>", "$JS.API.STREAM.PURGE.OBJ_" + events.MemoryBucket},
 				service(RoleScorer),
 			),
 			Subscribe: append(serviceSubjects(RoleScorer), "members.scorer"),
@@ -92,6 +94,7 @@ func Roles(kinds ...string) []Role {
 				streamInfos(events.LabelsStream),
 				kindsAndModels,
 				[]string{"$KV." + events.ModelsBucket + ".>"},
+				objectsRead(events.MemoryBucket),
 				service(RoleTrainer),
 			),
 			Subscribe: serviceSubjects(RoleTrainer),
@@ -222,6 +225,20 @@ func kvRead(bucket string) []string {
 		"$JS.API.DIRECT.GET." + stream,
 		"$JS.API.DIRECT.GET." + stream + "." + keys,
 		"$JS.API.CONSUMER.CREATE." + stream + ".*." + keys,
+		"$JS.API.CONSUMER.INFO." + stream + ".*",
+		"$JS.API.CONSUMER.DELETE." + stream + ".*",
+		"$JS.FC." + stream + ".>",
+	}
+}
+
+// objectsRead gets and lists an object store.
+func objectsRead(bucket string) []string {
+	stream, subjects := "OBJ_"+bucket, "$O."+bucket+".>"
+	return []string{
+		"$JS.API.STREAM.INFO." + stream,
+		"$JS.API.STREAM.MSG.GET." + stream,
+		"$JS.API.DIRECT.GET." + stream + "." + subjects,
+		"$JS.API.CONSUMER.CREATE." + stream + ".*." + subjects,
 		"$JS.API.CONSUMER.INFO." + stream + ".*",
 		"$JS.API.CONSUMER.DELETE." + stream + ".*",
 		"$JS.FC." + stream + ".>",

@@ -369,8 +369,8 @@ func TestMonitorMay(t *testing.T) {
 		n++
 	}
 	a.nothingRefused(streams.Err())
-	if n != 8 {
-		t.Errorf("sees %d streams, want 8", n)
+	if n != 9 {
+		t.Errorf("sees %d streams, want 9", n)
 	}
 	s, err := a.js.Stream(ctx, "EVENTS_payment")
 	if err != nil {

@@ -197,8 +197,10 @@ func (b *broker) read(t *testing.T, stream string, each func(m natsjs.Msg, seq u
 // sequences is a stage whose outcome is the event's sequence.
 type sequences struct{}
 
-func (sequences) Adopt() uint64                       { return 1 }
-func (sequences) Await(context.Context, uint64) error { return nil }
+func (sequences) Adopt() uint64                               { return 1 }
+func (sequences) Await(context.Context, uint64) error         { return nil }
+func (sequences) Prepare([]Event) func(context.Context) error { return nil }
+
 func (sequences) Outcomes(batch []Event) []*nats.Msg {
 	out := make([]*nats.Msg, len(batch))
 	for i, e := range batch {

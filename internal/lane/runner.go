@@ -21,6 +21,9 @@ type Stage interface {
 	Adopt() uint64
 	// Await returns when a model of at least this revision can be adopted, or an error if that takes too long.
 	Await(ctx context.Context, revision uint64) error
+	// Prepare returns nil if Outcomes can be made of batch now, else what to wait for: a func that is called from another goroutine, while
+	// the stage is not. If it fails the lane begins again from its position.
+	Prepare(batch []Event) func(ctx context.Context) error
 	// Outcomes returns one message an event, in order: it always has an outcome.
 	Outcomes(batch []Event) []*nats.Msg
 	// Unread is the outcome of an event that scorers died on.
@@ -73,7 +76,8 @@ type runner struct {
 	patient time.Duration // for the next commit to be answered
 	opened  chan *run
 	run     *run
-	done    bool // the machine has released the lane
+	done    bool   // the machine has released the lane
+	waiting uint64 // ID of the commit that the stage is being prepared for, 0 for none: it adopts no other model meanwhile
 }
 
 // answer to a question. alone: the company was cleared for what it is about, and whoever takes the answer opens it again.
@@ -136,13 +140,19 @@ func (r *runner) loop(ctx context.Context) {
 			}
 			r.step(ctx, in)
 		case a := <-r.answers:
+			if p, ok := a.in.(prepared); ok {
+				r.prepared(ctx, p.commit)
+				break
+			}
 			end, ok := a.in.(CommitEnd)
 			r.alone = r.alone || a.alone
 			if ok && (end.ID != r.machine.asked || r.machine.phase != Committing) {
 				r.openCompany() // nobody waits for it any more
 			}
 			if ok {
-				r.learn(end)
+				if r.learn(end); end.ID == r.waiting {
+					r.waiting = 0
+				}
 			}
 			r.step(ctx, a.in)
 		case opened := <-r.opened:
@@ -154,9 +164,11 @@ func (r *runner) loop(ctx context.Context) {
 		case <-tick.C:
 			r.step(ctx, Tick{})
 		}
-		if now := r.Stage.Adopt(); now != revision {
-			revision = now
-			r.step(ctx, Revised{revision})
+		if r.waiting == 0 {
+			if now := r.Stage.Adopt(); now != revision {
+				revision = now
+				r.step(ctx, Revised{revision})
+			}
 		}
 		if r.run != nil {
 			if err := r.run.pull(r.machine.Room(), r.Limits.MaxBuffered, r.Limits.HeartbeatGap); err != nil {
@@ -320,6 +332,35 @@ func (r *runner) openRun(ctx context.Context, a OpenRun) Input {
 // commit makes the outcomes here, so that no batch mixes two models, and publishes them elsewhere, so that
 // the run is read meanwhile.
 func (r *runner) commit(ctx context.Context, a Commit) {
+	if a.Treatment == Scored && len(a.Events) > 0 {
+		if wait := r.Stage.Prepare(a.Events); wait != nil {
+			r.waiting = a.ID
+			r.ask(func() Input {
+				if err := wait(ctx); err != nil {
+					return CommitEnd{ID: a.ID, Result: Refused, Err: fmt.Errorf("prepare to score: %w", err)}
+				}
+				return prepared{a}
+			})
+			return
+		}
+	}
+	r.finish(ctx, a)
+}
+
+// prepared says, to the loop and not to the machine, that the outcomes of a commit can be made.
+type prepared struct{ commit Commit }
+
+// prepared goes on with a commit that the machine still waits for.
+func (r *runner) prepared(ctx context.Context, a Commit) {
+	if a.ID == r.waiting {
+		r.waiting = 0
+	}
+	if r.machine.phase == Committing && r.machine.asked == a.ID {
+		r.finish(ctx, a)
+	}
+}
+
+func (r *runner) finish(ctx context.Context, a Commit) {
 	msgs, err := r.messages(ctx, a)
 	alone := r.alone
 	r.alone = false

@@ -12,6 +12,7 @@ import (
 	"github.com/riskweir/riskweir/internal/lane"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/poison"
+	"github.com/riskweir/riskweir/internal/recall"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -25,6 +26,8 @@ type tally struct {
 type stage struct {
 	kind    string
 	watcher *model.Watcher
+	lane    int
+	recalls *recalls      // nil in tests of kinds without a memory
 	await   time.Duration // how long a new owner waits for the model that it found in the position
 	tally   tally
 
@@ -32,13 +35,20 @@ type stage struct {
 	stale   bool
 	record  events.Record
 	scratch model.Scratch
+	recall  *recall.Recall // of live; nil: the contract declares no memory
+	memory  []float64
 	// panicOn is set by tests only: the sequence upon which scoring panics.
 	panicOn uint64
 }
 
 // Adopt takes the model in force. The prior of a kind that has had no rollout record is revision 0.
 func (s *stage) Adopt() uint64 {
-	s.live, s.stale = s.watcher.Live(s.kind), s.watcher.Stale()
+	live := s.watcher.Live(s.kind)
+	if s.recalls != nil && (s.live == nil || s.live.Schema != live.Schema) {
+		s.recall = s.recalls.of(live.Schema)
+		s.memory = make([]float64, len(live.Schema.Inputs)-len(live.Schema.Contract.Fields))
+	}
+	s.live, s.stale = live, s.watcher.Stale()
 	return s.live.Revision
 }
 
@@ -55,6 +65,18 @@ func (s *stage) Await(ctx context.Context, revision uint64) error {
 		return nil
 	}
 	return err
+}
+
+// Prepare waits until the memory of the kind has come as far as the batch.
+func (s *stage) Prepare(batch []lane.Event) func(context.Context) error {
+	if s.recall == nil {
+		return nil
+	}
+	r, n, first, last := s.recall, s.lane, batch[0].Seq, batch[len(batch)-1].Seq
+	if r.At(n, first, last) {
+		return nil
+	}
+	return func(ctx context.Context) error { return r.Await(ctx, n, first, last) }
 }
 
 func (s *stage) Outcomes(batch []lane.Event) []*nats.Msg {
@@ -125,6 +147,12 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 	if s.record.Time.IsZero() {
 		s.record.Time = e.Stored
 	}
+	if len(s.memory) > 0 {
+		if s.recall == nil || !s.recall.Features(e.Seq, s.memory) {
+			return buf, "", errors.New("the memory of the kind has no features of it")
+		}
+		s.record.SetMemory(s.memory)
+	}
 	r := s.live.Predictor.Score(&s.record, &s.scratch)
 	contract := &s.live.Schema.Contract
 	score := events.Score{
@@ -174,7 +202,6 @@ func (s *stage) Unread(e lane.Event, attempts int) *nats.Msg {
 // laneStage adds what only a lane knows.
 type laneStage struct {
 	stage
-	lane int
 }
 
 // Expired covers the events of a lane that left EVENTS before anyone scored them.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/riskweir/riskweir/internal/lane"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/recall"
 	"github.com/riskweir/riskweir/internal/service"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -38,6 +39,7 @@ type Config struct {
 	Name     string        // as the operator started it: scorer-1
 	Lease    time.Duration // without sight of the registry, after which scores say stale; 30 s if zero
 	Limits   lane.Limits   // lane.DefaultLimits if MaxBatch is zero
+	Snapshot time.Duration // least time between snapshots of a kind's memory; recall's default if zero
 	Skew     time.Duration // by which this process's clock is wrong, for tests of that
 	Hang     time.Duration // that scoring one batch may take, after which the process has to end; 3 s if zero
 	// Abort ends the process and does not return. It is called when a lane hangs, once the others have had the time to be given up;
@@ -100,13 +102,14 @@ func (s *Scorer) Run(ctx context.Context) error {
 	s.catalog, s.watcher = catalog, watcher
 	s.mu.Unlock()
 	kinds := make(chan []lane.Kind, 1)
+	recalls := &recalls{js: js, log: s.cfg.Log, owner: s.cfg.Instance, writes: s.writesMemory, every: s.cfg.Snapshot, followed: map[string]*followed{}, bySchema: map[*events.Schema]*recall.Recall{}}
 	dog := newWatchdog(s.cfg.Hang)
 	pool := lane.NewPool(lane.Config{
 		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds, Now: func() time.Time { return time.Now().Add(s.cfg.Skew) },
 		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
 		Stage: func(k lane.Kind, n int) lane.Stage {
-			return dog.watch(laneName(k.Name, n), &laneStage{lane: n, stage: stage{
-				kind: k.Name, watcher: watcher, await: s.cfg.Lease,
+			return dog.watch(laneName(k.Name, n), &laneStage{stage{
+				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease,
 				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
 			}})
 		},
@@ -119,6 +122,8 @@ func (s *Scorer) Run(ctx context.Context) error {
 	defer stopBackground()
 	back, _ := service.NewGroup(background) // outlives the pool: lanes in flight still need their model
 	back.Go(watcher.Run)
+	recalls.ctx = background
+	defer recalls.running.Wait()
 	hung := make(chan error, 1)
 	back.Go(func(ctx context.Context) error { // also while the lanes are given up
 		err := dog.run(ctx)
@@ -142,7 +147,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(catalog.Run)
-	g.Go(func(ctx context.Context) error { return s.feedKinds(ctx, catalog, watcher, kinds) })
+	g.Go(func(ctx context.Context) error { return s.feedKinds(ctx, catalog, watcher, recalls, kinds) })
 	g.Go(pool.Run)
 	g.Go(func(ctx context.Context) error {
 		return service.Beat(ctx, s.cfg.Conn, events.Heartbeat{Service: Service, Instance: s.cfg.Instance, Name: s.cfg.Name, Started: s.started}, s.beat)
@@ -153,7 +158,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 }
 
 // feedKinds gives each new contract to the watcher, then the kinds to the pool.
-func (s *Scorer) feedKinds(ctx context.Context, catalog *topology.Catalog, watcher *model.Watcher, out chan<- []lane.Kind) error {
+func (s *Scorer) feedKinds(ctx context.Context, catalog *topology.Catalog, watcher *model.Watcher, recalls *recalls, out chan<- []lane.Kind) error {
 	tracked := map[string]uint64{}
 	for {
 		changed := catalog.Changed()
@@ -161,9 +166,11 @@ func (s *Scorer) feedKinds(ctx context.Context, catalog *topology.Catalog, watch
 		for _, name := range catalog.Names() {
 			schema, revision, _ := catalog.Schema(name)
 			if tracked[name] != revision {
-				if err := watcher.Track(schema, revision); err != nil {
-					s.cfg.Log.Error("contract", zap.String("kind", name), zap.Error(err))
-				}
+				recalls.track(schema, func() {
+					if err := watcher.Track(schema, revision); err != nil {
+						s.cfg.Log.Error("contract", zap.String("kind", name), zap.Error(err))
+					}
+				})
 				tracked[name] = revision
 			}
 			if watcher.Live(name) == nil {

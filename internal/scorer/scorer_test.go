@@ -474,7 +474,7 @@ func TestPoison(t *testing.T) {
 	pool := lane.NewPool(lane.Config{
 		Conn: conn, JS: w.js, Limits: lane.DefaultLimits(), Kinds: kinds, Self: lane.Member{Instance: "s1-test", Name: "s1", Started: time.Now()},
 		Stage: func(k lane.Kind, n int) lane.Stage {
-			return &laneStage{lane: n, stage: stage{kind: k.Name, watcher: watcher, await: time.Second, panicOn: poison,
+			return &laneStage{stage{kind: k.Name, lane: n, watcher: watcher, await: time.Second, panicOn: poison,
 				tally: tally{panicked: func(_ string, seq uint64, _ any) { panics <- seq }}}}
 		},
 	})
@@ -568,7 +568,7 @@ func TestBatchSharesABufferOnly(t *testing.T) {
 
 func TestUnreadAndExpired(t *testing.T) {
 	w := newWorld(t)
-	s := laneStage{lane: 1, stage: stage{kind: "payment", watcher: w.watched(t, testkit.Deadline)}}
+	s := laneStage{stage{kind: "payment", lane: 1, watcher: w.watched(t, testkit.Deadline)}}
 	s.Adopt()
 	m := s.Unread(event(9, "whatever"), 2)
 	bad, err := events.DecodeInvalid(m.Data)

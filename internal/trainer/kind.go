@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/riskweir/riskweir/internal/tail"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -93,28 +94,28 @@ func (k *kind) follow(ctx context.Context, js jetstream.JetStream) {
 		k.reset()
 		round, cancel := context.WithCancelCause(ctx)
 		var rec events.Record // of the reader of events
-		readers := []*reader{
+		readers := []*tail.Reader{
 			{
-				js: js, stream: events.EventsStream(k.name), filter: "events." + k.name + ".*.*", owner: owner,
-				begin: k.setIncarnation,
-				take: func(m jetstream.Msg, at *jetstream.MsgMetadata) {
+				JS: js, Name: "trainer", Stream: events.EventsStream(k.name), Filter: "events." + k.name + ".*.*", Owner: owner,
+				Begin: k.setIncarnation,
+				Take: func(m jetstream.Msg, at *jetstream.MsgMetadata) {
 					k.takeEvent(m, at, &rec)
 				},
-				idle:    func() { k.mu.Lock(); k.eventsRead = true; k.mu.Unlock() },
-				trouble: k.trainer.trouble,
+				Idle:    func() { k.mu.Lock(); k.eventsRead = true; k.mu.Unlock() },
+				Trouble: k.trainer.trouble,
 			},
 			{
-				js: js, stream: events.LabelsStream, filter: "labels." + k.name + ".*", owner: owner,
-				begin:   func(time.Time) {},
-				take:    k.takeLabel,
-				idle:    func() { k.mu.Lock(); k.labelsRead = true; k.mu.Unlock() },
-				trouble: k.trainer.trouble,
+				JS: js, Name: "trainer", Stream: events.LabelsStream, Filter: "labels." + k.name + ".*", Owner: owner,
+				Begin:   func(time.Time) {},
+				Take:    k.takeLabel,
+				Idle:    func() { k.mu.Lock(); k.labelsRead = true; k.mu.Unlock() },
+				Trouble: k.trainer.trouble,
 			},
 		}
 		var running sync.WaitGroup
 		for _, r := range readers {
 			running.Go(func() {
-				if err := r.run(round); err != nil {
+				if err := r.Run(round); err != nil {
 					cancel(err)
 				}
 			})

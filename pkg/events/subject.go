@@ -42,6 +42,7 @@ const (
 	ModelsBucket     = "MODELS"
 	KindsBucket      = "KINDS"
 	ScorersBucket    = "SCORERS"
+	MemoryBucket     = "MEMORY" // an object store
 )
 
 var (

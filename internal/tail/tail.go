@@ -1,4 +1,5 @@
-package trainer
+// Package tail reads a stream in order and without a gap, for those that keep no position.
+package tail
 
 import (
 	"context"
@@ -11,25 +12,26 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// reader carries the messages of a stream, in order and without a gap, to take. It reads through ephemeral consumers without
+// Reader carries the messages of a stream, in order and without a gap, to take. It reads through ephemeral consumers without
 // acks: what was lost on the way shows as a gap in the consumer's own sequence, and a new consumer starts behind the
 // last message taken.
-type reader struct {
-	js     jetstream.JetStream
-	stream string
-	filter string
-	owner  string // in the consumer's description
-	// begin is called before the first message.
-	begin func(incarnation time.Time)
-	// take gets every message once.
-	take func(msg jetstream.Msg, at *jetstream.MsgMetadata)
-	// idle is called when everything that the stream holds has been taken.
-	idle func()
-	// trouble is told why reading was interrupted; it goes on by itself.
-	trouble func(error)
+type Reader struct {
+	JS     jetstream.JetStream
+	Stream string
+	Filter string
+	Name   string // that its consumers' names begin with
+	Owner  string // in the consumer's description
+	// Begin is called before the first message.
+	Begin func(incarnation time.Time)
+	// Take gets every message once.
+	Take func(msg jetstream.Msg, at *jetstream.MsgMetadata)
+	// Idle is called when everything that the stream holds has been taken.
+	Idle func()
+	// Trouble is told why reading was interrupted; it goes on by itself.
+	Trouble func(error)
 
-	last        uint64 // sequence in the stream of the last message taken
-	incarnation time.Time
+	Last        uint64    // sequence in the stream of the last message taken; may be set before Run
+	Incarnation time.Time // of the stream; may be set before Run, and Begin is not called then
 }
 
 const (
@@ -42,24 +44,24 @@ const (
 	requestTimeout  = 5 * time.Second
 )
 
-// errIncarnation: the stream is another one of the same name, and what was taken so far is void.
-var errIncarnation = errors.New("the stream was made anew")
+// ErrIncarnation: the stream is another one of the same name, and what was taken so far is void.
+var ErrIncarnation = errors.New("the stream was made anew")
 
-// run returns nil when ctx ends, or errIncarnation.
-func (r *reader) run(ctx context.Context) error {
+// Run returns nil when ctx ends, or ErrIncarnation.
+func (r *Reader) Run(ctx context.Context) error {
 	wait := readerRetryMin
 	for ctx.Err() == nil {
-		before := r.last
+		before := r.Last
 		err := r.read(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		err = fmt.Errorf("read %s: %w", r.stream, err)
-		if errors.Is(err, errIncarnation) {
+		err = fmt.Errorf("read %s: %w", r.Stream, err)
+		if errors.Is(err, ErrIncarnation) {
 			return err
 		}
-		r.trouble(err)
-		if r.last > before {
+		r.Trouble(err)
+		if r.Last > before {
 			wait = readerRetryMin
 		}
 		pause(ctx, wait)
@@ -80,7 +82,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // read reads through one consumer until it fails; it never returns nil.
-func (r *reader) read(ctx context.Context) error {
+func (r *Reader) read(ctx context.Context) error {
 	if err := r.identify(ctx); err != nil {
 		return err
 	}
@@ -98,7 +100,7 @@ func (r *reader) read(ctx context.Context) error {
 	stopNext := context.AfterFunc(ctx, messages.Stop)
 	defer stopNext()
 	if consumer.CachedInfo().NumPending == 0 {
-		r.idle()
+		r.Idle()
 	}
 	var taken uint64 // consumer sequence
 	for {
@@ -107,7 +109,7 @@ func (r *reader) read(ctx context.Context) error {
 			if err := missed(ctx, consumer, taken); err != nil {
 				return err
 			}
-			r.idle()
+			r.Idle()
 			continue
 		}
 		if err != nil {
@@ -121,49 +123,52 @@ func (r *reader) read(ctx context.Context) error {
 			return fmt.Errorf("message %d of the consumer came after %d: something was lost between", at.Sequence.Consumer, taken)
 		}
 		taken++
-		r.take(msg, at)
-		r.last = at.Sequence.Stream
+		r.Take(msg, at)
+		r.Last = at.Sequence.Stream
 		if at.NumPending == 0 {
-			r.idle()
+			r.Idle()
 		}
 	}
 }
 
 // identify compares the stream with the one that was read before.
-func (r *reader) identify(ctx context.Context) error {
+func (r *Reader) identify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	stream, err := r.js.Stream(ctx, r.stream)
+	stream, err := r.JS.Stream(ctx, r.Stream)
 	if err != nil {
 		return fmt.Errorf("look the stream up: %w", err)
 	}
-	created := stream.CachedInfo().Created
+	info := stream.CachedInfo()
+	created := info.Created
 	switch {
-	case r.incarnation.IsZero():
-		r.incarnation = created
-		r.begin(created)
-	case !created.Equal(r.incarnation):
-		return errIncarnation
+	case r.Incarnation.IsZero():
+		r.Incarnation = created
+		r.Begin(created)
+	case !created.Equal(r.Incarnation):
+		return ErrIncarnation
+	case info.State.LastSeq < r.Last:
+		return fmt.Errorf("%w: it ends at %d, and was read up to %d", ErrIncarnation, info.State.LastSeq, r.Last)
 	}
 	return nil
 }
 
-func (r *reader) open(ctx context.Context) (jetstream.Consumer, error) {
+func (r *Reader) open(ctx context.Context) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	consumer, err := r.js.CreateConsumer(ctx, r.stream, jetstream.ConsumerConfig{
-		Name:              "trainer-" + nuid.Next(),
-		Description:       "training data, read by " + r.owner,
+	consumer, err := r.JS.CreateConsumer(ctx, r.Stream, jetstream.ConsumerConfig{
+		Name:              r.Name + "-" + nuid.Next(),
+		Description:       "the whole log, read by " + r.Owner,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       r.last + 1,
-		FilterSubject:     r.filter,
+		OptStartSeq:       r.Last + 1,
+		FilterSubject:     r.Filter,
 		AckPolicy:         jetstream.AckNonePolicy,
 		Replicas:          1,
 		MemoryStorage:     true,
 		InactiveThreshold: readerInactive,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("create a consumer from %d: %w", r.last+1, err)
+		return nil, fmt.Errorf("create a consumer from %d: %w", r.Last+1, err)
 	}
 	return consumer, nil
 }
@@ -183,8 +188,8 @@ func missed(ctx context.Context, consumer jetstream.Consumer, taken uint64) erro
 }
 
 // close is best effort, also while stopping: a consumer that cannot be deleted now goes away by itself.
-func (r *reader) close(ctx context.Context, consumer jetstream.Consumer) {
+func (r *Reader) close(ctx context.Context, consumer jetstream.Consumer) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	_ = r.js.DeleteConsumer(ctx, r.stream, consumer.CachedInfo().Name)
+	_ = r.JS.DeleteConsumer(ctx, r.Stream, consumer.CachedInfo().Name)
 }

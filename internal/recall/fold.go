@@ -1,0 +1,60 @@
+package recall
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/riskweir/riskweir/internal/memory"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Folder folds the messages of EVENTS_<kind> into a store. Whether an event is valid, and so remembered, is told exactly as where it is
+// scored, whatever else becomes of it there.
+type Folder struct {
+	Store *memory.Store
+	rec   events.Record
+}
+
+// Step puts the features of an event into out and folds it. An event that breaks the contract is an error, and leaves no trace.
+func (f *Folder) Step(subject, contentType string, body []byte, stored time.Time, out []float64) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // the event's own doing: everyone who folds it meets the same
+			err = fmt.Errorf("folding it panicked: %v", r)
+		}
+	}()
+	ev, err := f.decode(subject, contentType, body, stored)
+	if err != nil {
+		return err
+	}
+	f.Store.Step(ev, out)
+	return nil
+}
+
+// Peek puts the features of an event into out and changes nothing.
+func (f *Folder) Peek(subject, contentType string, body []byte, stored time.Time, out []float64) error {
+	ev, err := f.decode(subject, contentType, body, stored)
+	if err == nil {
+		f.Store.Read(ev, out)
+	}
+	return err
+}
+
+func (f *Folder) decode(subject, contentType string, body []byte, stored time.Time) (memory.Event, error) {
+	where, err := events.ParseStoredEvent(subject)
+	if err != nil {
+		return memory.Event{}, err
+	}
+	enc, err := events.DetectEncoding(contentType, body)
+	if err != nil {
+		return memory.Event{}, err
+	}
+	if err := f.Store.Plan().Schema.Decode(enc, body, &f.rec); err != nil {
+		return memory.Event{}, err
+	}
+	entity := events.UnescapeEntity(where.Token)
+	if len(f.rec.Entity) > 0 && string(f.rec.Entity) != entity {
+		return memory.Event{}, errors.New("its entity is not that of its subject")
+	}
+	return memory.Event{Record: &f.rec, Entity: []byte(entity), Stored: stored}, nil
+}

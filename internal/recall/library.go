@@ -1,0 +1,177 @@
+// Package recall keeps the memory of a kind at hand, from EVENTS: it folds every event in the order of the stream, and hands out the
+// features of each. Snapshots spare reading the log from its beginning.
+package recall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/riskweir/riskweir/internal/memory"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// library is the snapshots of one plan of one kind.
+type library struct {
+	js     jetstream.JetStream
+	prefix string // <kind>.<fingerprint>.
+	plan   *memory.Plan
+}
+
+func newLibrary(js jetstream.JetStream, p *memory.Plan) *library {
+	return &library{js: js, plan: p, prefix: p.Schema.Contract.Kind + "." + p.Fingerprint()[:16] + "."}
+}
+
+// book is one snapshot in the library.
+type book struct {
+	name        string
+	incarnation int64
+	seq         uint64
+	written     time.Time
+}
+
+func (l *library) name(at memory.Place) string {
+	return fmt.Sprintf("%s%d.%d", l.prefix, at.Incarnation, at.Seq)
+}
+
+func (l *library) open(ctx context.Context) (jetstream.ObjectStore, error) {
+	store, err := l.js.ObjectStore(ctx, events.MemoryBucket)
+	if err != nil {
+		return nil, fmt.Errorf("open the object store %s: %w", events.MemoryBucket, err)
+	}
+	return store, nil
+}
+
+// list is the snapshots of an incarnation of EVENTS, ascending in seq.
+func (l *library) list(ctx context.Context, store jetstream.ObjectStore, incarnation int64) ([]book, error) {
+	infos, err := store.List(ctx)
+	if errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", events.MemoryBucket, err)
+	}
+	var out []book
+	for _, info := range infos {
+		rest, ok := strings.CutPrefix(info.Name, l.prefix)
+		if !ok {
+			continue
+		}
+		a, b, _ := strings.Cut(rest, ".")
+		made, err := strconv.ParseInt(a, 10, 64)
+		seq, err2 := strconv.ParseUint(b, 10, 64)
+		if err == nil && err2 == nil && made == incarnation {
+			out = append(out, book{info.Name, made, seq, info.ModTime})
+		}
+	}
+	slices.SortFunc(out, func(a, b book) int {
+		if a.seq < b.seq {
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+// load reads the newest snapshot that choose admits; nil if there is none. One that cannot be read is passed over, and told of.
+func (l *library) load(ctx context.Context, incarnation int64, choose func(seq uint64) bool, oldest bool, note func(error)) (*memory.Store, memory.Place, error) {
+	store, err := l.open(ctx)
+	if err != nil {
+		return nil, memory.Place{}, err
+	}
+	books, err := l.list(ctx, store, incarnation)
+	if err != nil {
+		return nil, memory.Place{}, err
+	}
+	if !oldest {
+		slices.Reverse(books)
+	}
+	for _, b := range books {
+		if !choose(b.seq) {
+			continue
+		}
+		s, at, err := l.read(ctx, store, b)
+		if err == nil {
+			return s, at, nil
+		}
+		if ctx.Err() != nil {
+			return nil, memory.Place{}, err
+		}
+		note(err)
+	}
+	return nil, memory.Place{}, nil
+}
+
+func (l *library) read(ctx context.Context, store jetstream.ObjectStore, b book) (s *memory.Store, at memory.Place, err error) {
+	object, err := store.Get(ctx, b.name)
+	if err != nil {
+		return nil, at, fmt.Errorf("snapshot %s: %w", b.name, err)
+	}
+	defer func() {
+		if e := object.Close(); err == nil && e != nil {
+			err = fmt.Errorf("snapshot %s: %w", b.name, e)
+		}
+	}()
+	if s, at, err = memory.Decode(l.plan, object); err != nil {
+		return nil, at, fmt.Errorf("snapshot %s: %w", b.name, err)
+	}
+	if at.Incarnation != b.incarnation || at.Seq != b.seq {
+		return nil, at, fmt.Errorf("snapshot %s is of event %d", b.name, at.Seq)
+	}
+	_, err = io.Copy(io.Discard, object) // so that the object's own digest is checked
+	return s, at, err
+}
+
+// save writes a snapshot under its name. Whoever else writes one of that name writes the same bytes.
+func (l *library) save(ctx context.Context, f *memory.Frozen, at memory.Place) error {
+	store, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	r, w := io.Pipe()
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		w.CloseWithError(f.Encode(w, at))
+	}()
+	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: l.name(at), Description: fmt.Sprintf("memory of %s after event %d", l.plan.Schema.Contract.Kind, at.Seq)}, r)
+	r.CloseWithError(errors.New("the object store takes no more"))
+	<-written
+	if err != nil {
+		return fmt.Errorf("write snapshot %s: %w", l.name(at), err)
+	}
+	return nil
+}
+
+const keepNewest = 3
+
+// thin deletes what is not needed: kept are the newest few, and of the older ones one every so often for as long as EVENTS holds events,
+// so that whoever reads the log from its beginning, as the trainer does, finds a state near there.
+func (l *library) thin(ctx context.Context, incarnation int64, now time.Time, retention time.Duration) error {
+	store, err := l.open(ctx)
+	if err != nil {
+		return err
+	}
+	books, err := l.list(ctx, store, incarnation)
+	if err != nil {
+		return err
+	}
+	var kept time.Time
+	for i, b := range books {
+		if i >= len(books)-keepNewest || now.Sub(b.written) < retention+retention/4 && b.written.Sub(kept) >= retention/8 {
+			kept = b.written
+			continue
+		}
+		if err := store.Delete(ctx, b.name); err != nil {
+			return fmt.Errorf("delete snapshot %s: %w", b.name, err)
+		}
+	}
+	return nil
+}
