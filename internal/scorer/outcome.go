@@ -37,6 +37,8 @@ type stage struct {
 	scratch model.Scratch
 	recall  *recall.Recall // of live; nil: the contract declares no memory
 	memory  []float64
+	// remembered is set by tests only: it is told the features of each event.
+	remembered func(seq uint64, features []float64)
 	// panicOn is set by tests only: the sequence upon which scoring panics.
 	panicOn uint64
 }
@@ -152,6 +154,9 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 			return buf, "", errors.New("the memory of the kind has no features of it")
 		}
 		s.record.SetMemory(s.memory)
+		if s.remembered != nil {
+			s.remembered(e.Seq, s.memory)
+		}
 	}
 	r := s.live.Predictor.Score(&s.record, &s.scratch)
 	contract := &s.live.Schema.Contract

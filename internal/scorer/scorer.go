@@ -60,6 +60,8 @@ type Scorer struct {
 	catalog  *topology.Catalog     // set by Run
 	watcher  *model.Watcher        // set by Run
 	outcomes float64               // committed, since started
+
+	remembered func(seq uint64, features []float64) // set by tests only
 }
 
 // New does no I/O.
@@ -110,7 +112,8 @@ func (s *Scorer) Run(ctx context.Context) error {
 		Stage: func(k lane.Kind, n int) lane.Stage {
 			return dog.watch(laneName(k.Name, n), &laneStage{stage{
 				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease,
-				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
+				remembered: s.remembered,
+				tally:      tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
 			}})
 		},
 		Committer: func(kind string) lane.Committer { return newPatient(s.cfg.Conn, events.ScoresStream(kind)) },
