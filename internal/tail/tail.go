@@ -64,13 +64,14 @@ func (r *Reader) Run(ctx context.Context) error {
 		if r.Last > before {
 			wait = readerRetryMin
 		}
-		pause(ctx, wait)
+		Pause(ctx, wait)
 		wait = min(2*wait, readerRetryMax)
 	}
 	return nil
 }
 
-func pause(ctx context.Context, d time.Duration) bool {
+// Pause is false if ctx ended first.
+func Pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

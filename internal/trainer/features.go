@@ -14,21 +14,21 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// recall gives each record of a file, in the file's order, its memory.
-type recall struct {
+// rowMemory gives each record of a file, in the file's order, its memory.
+type rowMemory struct {
 	store *memory.Store // nil: the contract declares none
 	out   []float64
 }
 
-func newRecall(p *memory.Plan) *recall {
+func newRowMemory(p *memory.Plan) *rowMemory {
 	if p == nil {
-		return &recall{}
+		return &rowMemory{}
 	}
-	return &recall{store: memory.New(p), out: make([]float64, p.Width())}
+	return &rowMemory{store: memory.New(p), out: make([]float64, p.Width())}
 }
 
 // step folds rec and sets its features.
-func (r *recall) step(rec *events.Record) {
+func (r *rowMemory) step(rec *events.Record) {
 	if r.store != nil {
 		r.store.Step(memory.Event{Record: rec}, r.out)
 		rec.SetMemory(r.out)
@@ -55,7 +55,7 @@ func FileFeatures(ctx context.Context, path string, o source.Options, c events.C
 		label = c.Label.Column
 	}
 	out := NewFeatureWriter(w, "row", plan)
-	r := newRecall(plan)
+	r := newRowMemory(plan)
 	var rec events.Record
 	n := uint64(0)
 	_, err = scan(ctx, path, o, func(columns []string, row source.Row, fault error) error {

@@ -46,6 +46,9 @@ type row struct {
 	body     []byte
 	encoding events.Encoding
 	claim    claim
+	// What is remembered of the events before it, and under which contract: see memory.Plan.Fingerprint. Both empty: it declares nothing.
+	memory      []float64
+	fingerprint string
 }
 
 // labelMsg is a message of LABELS, decoded.

@@ -3,6 +3,7 @@ package trainer
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/riskweir/riskweir/internal/memory"
+	"github.com/riskweir/riskweir/internal/recall"
 	"github.com/riskweir/riskweir/internal/tail"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -62,7 +65,20 @@ type kind struct {
 	labelsWaiting          bool      // LABELS held more when its last message was delivered
 	labelStored            time.Time // of that message
 	counts                 kindCounts
+	// Of the round of reading under way; nil: the contract declares no memory.
+	memory *remembering
+	again  context.CancelCauseFunc // ends the round, for another to begin; nil: there is none
 }
+
+// remembering folds the events of one round of reading.
+type remembering struct {
+	recall.Folder
+	unknown uint64 // events up to this sequence were remembered before EVENTS begins, and their features are not known
+	out     []float64
+}
+
+// errRemember: the contract declares another memory, under which all is read again.
+var errRemember = errors.New("the contract declares another memory")
 
 // kindCounts are of the messages that did not get into the join.
 type kindCounts struct {
@@ -85,6 +101,48 @@ func (k *kind) setSchema(s *events.Schema, revision uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.schema, k.revision = s, revision
+	if k.again != nil && fingerprint(s) != k.memory.fingerprint() {
+		k.again(errRemember)
+	}
+}
+
+// fingerprint of the schema's memory, "" if there is none.
+func fingerprint(s *events.Schema) string {
+	p, err := memory.Compile(s)
+	if p == nil || err != nil {
+		return ""
+	}
+	return p.Fingerprint()
+}
+
+func (m *remembering) fingerprint() string {
+	if m == nil {
+		return ""
+	}
+	return m.Store.Plan().Fingerprint()
+}
+
+// remember makes the memory ready for a round of reading from the beginning.
+func (k *kind) remember(ctx context.Context, js jetstream.JetStream, again context.CancelCauseFunc) error {
+	k.mu.Lock()
+	schema := k.schema
+	k.memory, k.again = nil, again
+	k.mu.Unlock()
+	plan, err := memory.Compile(schema)
+	if plan == nil || err != nil {
+		return err
+	}
+	b, err := recall.BeginOldest(ctx, js, plan, k.trainer.trouble)
+	if err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.memory = &remembering{Folder: recall.Folder{Store: b.Store}, unknown: b.Place.Seq, out: make([]float64, plan.Width())}
+	if fingerprint(k.schema) != plan.Fingerprint() {
+		return errRemember
+	}
+	return nil
 }
 
 // follow reads the kind's two streams until ctx ends; again from the beginning when one of them was made anew.
@@ -93,6 +151,14 @@ func (k *kind) follow(ctx context.Context, js jetstream.JetStream) {
 	for ctx.Err() == nil {
 		k.reset()
 		round, cancel := context.WithCancelCause(ctx)
+		if err := k.remember(round, js, cancel); err != nil {
+			cancel(err)
+			if ctx.Err() == nil {
+				k.trainer.trouble(err)
+				tail.Pause(ctx, time.Second)
+			}
+			continue
+		}
 		var rec events.Record // of the reader of events
 		readers := []*tail.Reader{
 			{
@@ -136,8 +202,9 @@ func (k *kind) setIncarnation(at time.Time) {
 
 func (k *kind) takeEvent(m jetstream.Msg, at *jetstream.MsgMetadata, rec *events.Record) {
 	k.mu.Lock()
-	schema := k.schema
+	schema, mem := k.schema, k.memory
 	k.mu.Unlock()
+	remembered := mem.take(m, at)
 	r, probe, err := readEvent(schema, m, at, k.trainer.cfg.ProbePrefix, rec)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -146,11 +213,23 @@ func (k *kind) takeEvent(m jetstream.Msg, at *jetstream.MsgMetadata, rec *events
 		k.counts.probes++
 	case err != nil:
 		k.counts.invalid++
+	case mem != nil && !remembered: // its features are not known
 	default:
+		if mem != nil {
+			r.memory, r.fingerprint = slices.Clone(mem.out), mem.fingerprint()
+		}
 		k.join.addEvent(r)
 		return
 	}
 	k.join.pass(at.Sequence.Stream, at.Timestamp)
+}
+
+// take folds an event and leaves its features in out; false if they are not known.
+func (m *remembering) take(msg jetstream.Msg, at *jetstream.MsgMetadata) bool {
+	if m == nil || at.Sequence.Stream <= m.unknown {
+		return false
+	}
+	return m.Step(msg.Subject(), msg.Headers().Get("Content-Type"), msg.Data(), at.Timestamp, m.out) == nil
 }
 
 // readEvent makes a row of an event that keeps its contract.

@@ -98,7 +98,7 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 		return rep, nil, nil, err
 	}
 	data = NewDataset(schema)
-	recall := newRecall(plan)
+	remembered := newRowMemory(plan)
 	var rec events.Record
 	rep.Format, err = scan(ctx, cfg.Path, cfg.Source, func(columns []string, row source.Row, fault error) error {
 		rep.Rows++
@@ -115,7 +115,7 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
 			return nil
 		}
-		recall.step(&rec)
+		remembered.step(&rec)
 		if row.Cells[label] == "" {
 			rep.Unlabelled++
 			return nil

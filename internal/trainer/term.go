@@ -276,10 +276,12 @@ func (m material) dataset() (*Dataset, []uint64, model.Training) {
 	t := model.Training{Stream: events.EventsStream(m.schema.Contract.Kind), Incarnation: m.incarnation.UTC(), LabelsSeq: m.labels, LabelCutoff: m.cutoff.UTC()}
 	var seqs []uint64
 	var rec events.Record
+	remembers := fingerprint(m.schema)
 	for _, e := range m.examples {
-		if m.schema.Decode(e.encoding, e.body, &rec) != nil {
+		if e.fingerprint != remembers || m.schema.Decode(e.encoding, e.body, &rec) != nil {
 			continue
 		}
+		rec.SetMemory(e.memory)
 		if rec.Time.IsZero() {
 			rec.Time = e.stored
 		}
