@@ -51,8 +51,9 @@ type prepared struct {
 	body []byte
 }
 
-func (prepared) Adopt() uint64                       { return 0 }
-func (prepared) Await(context.Context, uint64) error { return nil }
+func (prepared) Adopt() uint64                                    { return 0 }
+func (prepared) Await(context.Context, uint64) error              { return nil }
+func (prepared) Prepare([]lane.Event) func(context.Context) error { return nil }
 
 func (p prepared) Outcomes(batch []lane.Event) []*nats.Msg {
 	msgs := make([]*nats.Msg, len(batch))
