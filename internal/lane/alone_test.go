@@ -113,7 +113,7 @@ func TestSetsOutAlone(t *testing.T) {
 		Conn: conn, JS: js, Self: Member{Instance: "a", Name: "a"}, Limits: DefaultLimits(), Kinds: kinds,
 		Stage: func(_ Kind, lane int) Stage { return watchedStage{lane: lane, w: w} },
 		Committer: func(kind string) Committer {
-			return watched{&topology.Committer{Conn: conn, Stream: events.ScoresStream(kind), Timeout: maxCommitTimeout}, w}
+			return watched{&topology.Committer{Conn: conn, Stream: events.ScoresStream(kind), Timeout: 5 * commitTimeout}, w}
 		},
 	})
 	ctx, stop := context.WithCancel(t.Context())

@@ -15,11 +15,11 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// MemberTTL is how long a key of SCORERS lives; the bucket's own setting is made from it.
-const MemberTTL = 2 * time.Second
+// MemberTTL is how long a key of SCORERS lives, as jetstream/scorers.json says too. What a dead scorer owned stands still for about as long.
+const MemberTTL = 1700 * time.Millisecond
 
 const (
-	announceEvery = 400 * time.Millisecond
+	announceEvery = 340 * time.Millisecond
 	// membersSubject tells the others at once, over core NATS, that somebody came ("+id") or went ("-id").
 	membersSubject = "members.scorer"
 )

@@ -30,16 +30,15 @@ type Config struct {
 	Observer Observer
 	Kinds    <-chan []Kind // every value replaces the one before
 
-	Committer   func(kind string) Committer // a topology.Committer if nil
+	Committer   func(kind string) Committer // a topology.Committer with a time-out of 2 s if nil
 	APITimeout  time.Duration               // 3 s if zero
 	StopTimeout time.Duration               // for lanes to be given up in order; 2 s if zero
 	Now         func() time.Time            // time.Now if nil: a clock that is wrong costs time, never correctness
 }
 
 const (
-	commitTimeout    = 2 * time.Second
-	maxCommitTimeout = 16 * time.Second
-	horizonEvery     = 5 * time.Second
+	commitTimeout = 2 * time.Second
+	horizonEvery  = 5 * time.Second
 )
 
 type laneKey struct {
@@ -76,7 +75,7 @@ type Pool struct {
 func NewPool(c Config) *Pool {
 	if c.Committer == nil {
 		c.Committer = func(kind string) Committer {
-			return &topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(kind), Timeout: maxCommitTimeout}
+			return &topology.Committer{Conn: c.Conn, Stream: events.ScoresStream(kind), Timeout: commitTimeout}
 		}
 	}
 	c.APITimeout = orDefault(c.APITimeout, 3*time.Second)

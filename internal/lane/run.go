@@ -64,7 +64,11 @@ func openRun(ctx context.Context, conn *nats.Conn, js natsjs.JetStream, kind str
 	if lane == events.StrayLane {
 		cfg.FilterSubject, cfg.FilterSubjects = "", events.StrayFilters(kind)
 	}
-	_, err = js.CreateConsumer(ctx, r.stream, cfg)
+	// Made twice, it is one: the name is of this run alone, and nothing is pulled yet.
+	err = again(ctx, func(ctx context.Context) error {
+		_, err := js.CreateConsumer(ctx, r.stream, cfg)
+		return err
+	})
 	if err != nil {
 		return nil, errors.Join(err, sub.Unsubscribe())
 	}

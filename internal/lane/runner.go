@@ -72,8 +72,7 @@ type runner struct {
 	control chan Input  // Own, Release, Horizon, RunEnded: from the pool
 	answers chan answer // from the goroutines that ask is counting
 	asking  sync.WaitGroup
-	alone   bool          // the company is cleared for us
-	patient time.Duration // for the next commit to be answered
+	alone   bool // the company is cleared for us
 	opened  chan *run
 	run     *run
 	done    bool   // the machine has released the lane
@@ -95,7 +94,6 @@ func newRunner(c RunnerConfig) *runner {
 		machine:      NewMachine(c.Instance, c.Limits),
 		control:      make(chan Input, 16),
 		answers:      make(chan answer, 16),
-		patient:      commitTimeout,
 		opened:       make(chan *run, 4),
 	}
 }
@@ -149,10 +147,8 @@ func (r *runner) loop(ctx context.Context) {
 			if ok && (end.ID != r.machine.asked || r.machine.phase != Committing) {
 				r.openCompany() // nobody waits for it any more
 			}
-			if ok {
-				if r.learn(end); end.ID == r.waiting {
-					r.waiting = 0
-				}
+			if ok && end.ID == r.waiting {
+				r.waiting = 0
 			}
 			r.step(ctx, a.in)
 		case opened := <-r.opened:
@@ -272,17 +268,6 @@ func (r *runner) openCompany() {
 	}
 }
 
-// learn waits longer for commits where they take longer: a claim whose answer is never heard in time is never known to
-// be stored, and a lane that knows of no claim does not run.
-func (r *runner) learn(end CommitEnd) {
-	switch {
-	case end.Result == Stored:
-		r.patient = max(r.patient/2, commitTimeout)
-	case errors.Is(end.Err, context.DeadlineExceeded):
-		r.patient = min(r.patient*2, maxCommitTimeout)
-	}
-}
-
 func (r *runner) readPosition(ctx context.Context, a ReadPosition) Input {
 	var reply struct {
 		Error   *natsjs.APIError `json:"error"`
@@ -364,9 +349,7 @@ func (r *runner) finish(ctx context.Context, a Commit) {
 	msgs, err := r.messages(ctx, a)
 	alone := r.alone
 	r.alone = false
-	ctx, cancel := context.WithTimeout(ctx, r.patient)
 	r.askAlone(func() (Input, bool) {
-		defer cancel()
 		if err == nil && a.SetsOut {
 			err = r.Company.clear(ctx)
 			alone = err == nil
@@ -425,10 +408,28 @@ func (r *runner) api(ctx context.Context, subject string, body []byte, reply any
 	return api(ctx, r.Conn, r.APITimeout, subject, body, reply)
 }
 
+// api asks again where no answer comes: a request that reaches a stream's leader as it steps down is dropped without a word. So it
+// is for questions that may be asked twice.
 func api(ctx context.Context, conn *nats.Conn, timeout time.Duration, subject string, body []byte, reply any) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	msg, err := conn.RequestWithContext(ctx, subject, body)
+	inbox := conn.NewInbox() // one for all times: an answer that is late is as good
+	sub, err := conn.SubscribeSync(inbox)
+	if err != nil {
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	var msg *nats.Msg
+	err = again(ctx, func(ctx context.Context) (err error) {
+		if err = conn.PublishRequest(subject, inbox, body); err == nil {
+			msg, err = sub.NextMsgWithContext(ctx)
+		}
+		return err
+	})
+	if gone := sub.Unsubscribe(); err == nil && len(msg.Data) == 0 && msg.Header.Get("Status") == "503" {
+		err = nats.ErrNoResponders
+	} else if err == nil {
+		err = gone
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", subject, err)
 	}
@@ -436,6 +437,21 @@ func api(ctx context.Context, conn *nats.Conn, timeout time.Duration, subject st
 		return fmt.Errorf("%s: answer: %w", subject, err)
 	}
 	return nil
+}
+
+// askAgain is how long an answer may take before the question is asked again, doubled each time; it takes some 1 ms.
+const askAgain = 250 * time.Millisecond
+
+// again does f, and does it again when it has had no answer in time, until ctx ends.
+func again(ctx context.Context, f func(context.Context) error) error {
+	for wait := askAgain; ; wait *= 2 {
+		once, cancel := context.WithTimeout(ctx, wait)
+		err := f(once)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 type streamState struct {

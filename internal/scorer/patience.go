@@ -14,7 +14,7 @@ import (
 // lane stands still for as long as it waits. An answer that would have come later costs the work of the batch.
 const (
 	leastPatience = 500 * time.Millisecond // a commit takes some 3 ms
-	mostPatience  = 4 * time.Second
+	mostPatience  = 16 * time.Second       // a claim that is never known to be stored keeps its lane from running
 )
 
 // patient is a committer that waits twice as long each time that the answer does not come, as a slow disk or an overloaded machine
