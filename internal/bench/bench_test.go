@@ -1,0 +1,152 @@
+package bench
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// The same seed gives the same events, and both encodings say the same.
+func TestEncodingsAgree(t *testing.T) {
+	schema, err := events.Compile(contract("bench_json", 8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, again := newGenerator(3), newGenerator(3)
+	for range 200 {
+		e, twin := g.event(), again.event()
+		if e != twin {
+			t.Fatalf("%+v, and from the same seed %+v", e, twin)
+		}
+		var said []string
+		for _, enc := range []events.Encoding{events.JSON, events.Msgpack} {
+			body, err := e.body(enc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found, err := events.DetectEncoding("", body); err != nil || found != enc {
+				t.Fatalf("taken for %v, %v: %s", found, err, body)
+			}
+			var rec events.Record
+			if err := schema.Decode(enc, body, &rec); err != nil {
+				t.Fatalf("%v: %s", err, body)
+			}
+			if rec.Unknown != 0 || len(rec.Values) != numbers+categories {
+				t.Fatalf("%d unknown fields, %d values", rec.Unknown, len(rec.Values))
+			}
+			said = append(said, fmt.Sprintf("%s %s %+v", rec.ID, rec.Entity, rec.Values))
+		}
+		if said[0] != said[1] {
+			t.Fatalf("JSON says\n%s\nand msgpack\n%s", said[0], said[1])
+		}
+	}
+}
+
+// The model that is measured with reads every field, and tells good from bad.
+func TestModelOfTheWorkload(t *testing.T) {
+	a, err := fit(t.Context(), contract("bench_json", 8), model.ContractRef{Version: 1, Revision: 1}, trainOn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]bool{}
+	for _, w := range a.Weights {
+		fields[w.Field] = true
+	}
+	if len(fields) != numbers+categories {
+		t.Errorf("it reads %d fields, want %d", len(fields), numbers+categories)
+	}
+	if a.Metrics.AUC < 0.75 {
+		t.Errorf("AUC %.3f: scores that are all alike would compress too well", a.Metrics.AUC)
+	}
+}
+
+func samplesOf(rates map[string][]float64) (out []Sample) {
+	for name, v := range rates {
+		for i, x := range v {
+			out = append(out, Sample{Name: name, Round: i + 1, Rate: x})
+		}
+	}
+	return out
+}
+
+// A ratio is of samples of one round: a machine that slows down in the middle changes none.
+func TestRatiosAreOfOneRound(t *testing.T) {
+	r := Report{Samples: samplesOf(map[string][]float64{
+		NameCeiling: {100, 10, 50, 40, 20}, NameMsgpack: {90, 9, 45, 36, 10}, NameJSON: {80, 8, 40, 32, 16}, NamePlain: {45, 4.5, 30, 20, 10},
+	})}
+	r.conclude()
+	if r.RatioToCeiling != 0.9 || r.RatioJSON != 0.8 || r.RatioToPlain != 1.8 {
+		t.Errorf("%.2f, %.2f, %.2f: want 0.90, 0.80, 1.80", r.RatioToCeiling, r.RatioJSON, r.RatioToPlain)
+	}
+	if s := r.Ratios[NameMsgpack+"/"+NameCeiling]; s.Min != 0.5 || s.Max != 0.9 || s.N != 5 {
+		t.Errorf("spread %+v, want 0.5 to 0.9 of 5", s)
+	}
+	if s := r.Rates[NameCeiling]; s.Median != 40 || s.Min != 10 || s.Max != 100 {
+		t.Errorf("rates %+v", s)
+	}
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil || !strings.Contains(b.String(), "0.90") {
+		t.Errorf("%v: %s", err, &b)
+	}
+}
+
+func TestCompareSaysNoise(t *testing.T) {
+	of := func(low, mid, high float64) map[string]Spread {
+		return map[string]Spread{NameMsgpack + "/" + NameCeiling: {Median: mid, Min: low, Max: high, N: 5}}
+	}
+	for _, x := range []struct {
+		now  map[string]Spread
+		want string
+	}{{of(0.7, 0.8, 0.9), "~"}, {of(0.4, 0.5, 0.6), "-38 %"}, {of(0.95, 1.0, 1.1), "+25 %"}} {
+		var b bytes.Buffer
+		r := Report{Ratios: x.now}
+		if err := r.Compare(&b, Report{Ratios: of(0.75, 0.8, 0.85)}); err != nil {
+			t.Fatal(err)
+		}
+		line := strings.Split(b.String(), "\n")[2]
+		if !strings.HasSuffix(line, x.want) {
+			t.Errorf("%q: want %s", line, x.want)
+		}
+	}
+}
+
+// The quantile is the nearest rank, as counting says.
+func TestQuantileTwin(t *testing.T) {
+	for n := 1; n <= 40; n++ {
+		v := make([]float64, n)
+		for i := range v {
+			v[i] = float64((i * 7) % n)
+		}
+		slices.Sort(v)
+		for _, q := range []float64{0.01, 0.5, 0.9, 0.99, 1} {
+			got, atMost := quantile(v, q), 0
+			for _, x := range v {
+				if x <= got {
+					atMost++
+				}
+			}
+			before := 0
+			for _, x := range v {
+				if x < got {
+					before++
+				}
+			}
+			if float64(atMost) < q*float64(n) || float64(before) >= q*float64(n) {
+				t.Fatalf("n %d, q %g: %g has %d at most it, %d below", n, q, got, atMost, before)
+			}
+		}
+	}
+}
+
+func TestOutcomeOfSize(t *testing.T) {
+	for _, n := range []int{20, 400, 1000} {
+		if got := outcomeOfSize(n); len(got) != n {
+			t.Errorf("%d bytes, want %d", len(got), n)
+		}
+	}
+}
