@@ -47,6 +47,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.ingest(a.Command("ingest", ingestHelp))
 	a.explain(a.Command("explain", explainHelp))
 	a.train(a.Command("train", trainHelp))
+	a.features(a.Command("features", featuresHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
 	a.decode(a.Command("decode", "Turn msgpack on stdin into JSON, one line a value.\n\nExample: nats --context riskweir sub 'scores.payment.>' --raw | riskweir decode"))

@@ -16,7 +16,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
+	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/recall"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -42,6 +44,9 @@ type Explanation struct {
 	Subject string    `json:"subject,omitempty"`
 	Fields  []Field   `json:"fields,omitempty"` // in the contract's order
 	Unknown int       `json:"unknown_fields,omitempty"`
+
+	Memory     []memory.KeyState `json:"memory,omitempty"`      // what the event's features of earlier events were read from
+	MemoryFrom uint64            `json:"memory_from,omitempty"` // it is of the events from here on: those before had left EVENTS
 
 	Base          float64         `json:"base"`                    // log-odds of a typical event
 	Contributions []events.Reason `json:"contributions,omitempty"` // log-odds, the largest in magnitude first
@@ -140,6 +145,9 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	if rec.Time.IsZero() {
 		rec.Time = event.Time
 	}
+	if err := e.remember(ctx, js, schema, event.Sequence, &rec); err != nil {
+		return err
+	}
 	e.Fields, e.Unknown = fields(schema, &rec), rec.Unknown
 	var scratch model.Scratch
 	r := predictor.Score(&rec, &scratch)
@@ -148,6 +156,25 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	slices.SortStableFunc(e.Contributions, func(a, b events.Reason) int { return cmp.Compare(math.Abs(b.Add), math.Abs(a.Add)) })
 	e.Differences = compare(e.Score, r, schema, string(rec.ID), event)
 	return nil
+}
+
+// remember folds the events before, as scorers did, and sets the features of rec.
+func (e *Explanation) remember(ctx context.Context, js jetstream.JetStream, schema *events.Schema, seq uint64, rec *events.Record) error {
+	plan, err := memory.Compile(schema)
+	if plan == nil || err != nil {
+		return err
+	}
+	found := false
+	err = recall.Walk(ctx, js, plan, seq, seq, func(error) {}, func(s recall.Seen) error {
+		found = true
+		rec.SetMemory(s.Features)
+		e.Memory, e.MemoryFrom = s.Store.Trace(s.Event, model.Withheld), s.Origin
+		return nil
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("event %d was not met where the events before it are remembered", seq)
+	}
+	return err
 }
 
 // compare returns what is not the same, to the bit.
@@ -399,5 +426,14 @@ func (e Explanation) String() string {
 		line("", "%+10.4f  %s%s", c.Add, c.Field, value)
 	}
 	line("", "%+10.4f  in all: p = %.6f", e.Logit, s.P)
+	for i, k := range e.Memory {
+		if i == 0 {
+			line("", "")
+		}
+		line("memory", "%s", k)
+	}
+	if e.MemoryFrom > 1 {
+		line("", "of the events from %d on: those before had left %s", e.MemoryFrom, events.EventsStream(s.Kind))
+	}
 	return b.String()
 }

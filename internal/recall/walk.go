@@ -1,0 +1,89 @@
+package recall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/riskweir/riskweir/internal/memory"
+	"github.com/riskweir/riskweir/internal/tail"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+// Seen is one event, and what was remembered as it came.
+type Seen struct {
+	Seq      uint64
+	Event    memory.Event // valid until the func returns
+	Features []float64    // likewise
+	Store    *memory.Store
+	Origin   uint64 // the memory is of the events from here on
+}
+
+var errWalked = errors.New("walked")
+
+// Walk folds from the newest snapshot before the event first, and calls see for each valid event from first to last before it is folded.
+func Walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, first, last uint64, note func(error), see func(Seen) error) error {
+	kind := p.Schema.Contract.Kind
+	b, err := Begin(ctx, js, p, first, note)
+	if err != nil {
+		return err
+	}
+	stream, err := js.Stream(ctx, events.EventsStream(kind))
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", events.EventsStream(kind), err)
+	}
+	last = min(last, stream.CachedInfo().State.LastSeq)
+	if b.Place.Seq >= last {
+		return nil
+	}
+	walking, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	f := Folder{Store: b.Store}
+	out := make([]float64, p.Width())
+	anchored := b.Place.Stored != 0
+	reader := &tail.Reader{
+		JS: js, Name: "walk", Stream: events.EventsStream(kind), Filter: "events." + kind + ".*.*", Owner: "who asked for features",
+		Incarnation: b.incarnation, Last: b.Place.Seq, Trouble: note, Idle: func() { cancel(errWalked) },
+		Take: func(m jetstream.Msg, at *jetstream.MsgMetadata) {
+			seq := at.Sequence.Stream
+			switch {
+			case walking.Err() != nil:
+				return
+			case seq > last:
+				cancel(errWalked)
+				return
+			case anchored && seq <= b.Place.Seq:
+				if anchored = false; at.Timestamp.UnixNano() != b.Place.Stored {
+					cancel(errAnchor)
+				}
+				return
+			}
+			ev, err := f.decode(m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp)
+			if err == nil {
+				if seq >= first {
+					f.Store.Read(ev, out)
+					if err := see(Seen{seq, ev, out, f.Store, b.Place.Origin}); err != nil {
+						cancel(err)
+						return
+					}
+				}
+				f.Store.Step(ev, out)
+			}
+			if seq == last {
+				cancel(errWalked)
+			}
+		},
+	}
+	if anchored {
+		reader.Last--
+	}
+	if err := reader.Run(walking); err != nil {
+		return err
+	}
+	if err := context.Cause(walking); !errors.Is(err, errWalked) {
+		return err
+	}
+	return nil
+}
