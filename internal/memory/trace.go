@@ -70,25 +70,25 @@ func fieldName(c *events.Contract, f int) string {
 
 func (k *KeyState) describe(c *events.Contract, g *group, e *entry) {
 	k.Clock = time.UnixMicro(e.clock).UTC()
-	name := func(s *series, i int) string {
+	name := func(s *series) string {
 		text := "events"
 		if s.field >= 0 {
 			text = c.Fields[s.field].Name
 		}
 		if s.cond != none {
-			text += " where " + c.Fields[g.conds[s.cond].field].Name
+			text += " where " + g.conds[s.cond].text(c)
 		}
-		return text + "#" + strconv.Itoa(i)
+		return text
 	}
 	for i := range e.ever {
-		k.Ever = append(k.Ever, Summary{Field: name(&g.ever[i], i), Events: e.ever[i].n, Sum: e.ever[i].total()})
+		k.Ever = append(k.Ever, Summary{Field: name(&g.ever[i]), Events: e.ever[i].n, Sum: e.ever[i].total()})
 	}
 	for i := range e.items {
 		it := &e.items[i]
 		for j := range g.windowed {
 			var a acc
 			if e.into(g, it, j, &a); a.n > 0 {
-				k.Recent = append(k.Recent, Summary{First: time.UnixMicro(it.first).UTC(), Last: time.UnixMicro(it.last).UTC(), Field: name(&g.windowed[j], j), Events: a.n, Sum: a.total()})
+				k.Recent = append(k.Recent, Summary{First: time.UnixMicro(it.first).UTC(), Last: time.UnixMicro(it.last).UTC(), Field: name(&g.windowed[j]), Events: a.n, Sum: a.total()})
 			}
 		}
 	}
@@ -109,12 +109,34 @@ func (k KeyState) String() string {
 			fmt.Fprintf(&b, ", sum %v", s.Sum)
 		}
 	}
-	n := uint64(0)
+	recent, names := map[string]uint64{}, []string(nil)
 	for _, s := range k.Recent {
-		n += s.Events
+		if recent[s.Field] == 0 {
+			names = append(names, s.Field)
+		}
+		recent[s.Field] += s.Events
 	}
-	if n > 0 {
-		fmt.Fprintf(&b, "; in the windows %d, since %s", n, k.Recent[0].First.Format(time.RFC3339Nano))
+	for _, name := range names {
+		fmt.Fprintf(&b, "; %s in the windows: %d", name, recent[name])
 	}
 	return b.String()
+}
+
+// text of the condition, for people.
+func (c *cond) text(contract *events.Contract) string {
+	name := contract.Fields[c.field].Name
+	var parts []string
+	if c.known {
+		parts = append(parts, name+" is known")
+	}
+	if c.hasAbove {
+		parts = append(parts, name+" > "+strconv.FormatFloat(c.above, 'g', -1, 64))
+	}
+	if c.hasBelow {
+		parts = append(parts, name+" < "+strconv.FormatFloat(c.below, 'g', -1, 64))
+	}
+	if len(c.is) > 0 {
+		parts = append(parts, name+" is one of "+strconv.Itoa(len(c.is)))
+	}
+	return strings.Join(parts, " and ")
 }
