@@ -339,6 +339,14 @@ func TestMemoryLive(t *testing.T) {
 	t.Logf("%d events, %d observations, features off by at most %.2g, AUC %.5f, %d snapshots", len(seen), observations, worst, m.AUC, books)
 }
 
+// A stray event is in no memory, and its outcome does not wait for one.
+func TestStrayDoesNotWaitForMemory(t *testing.T) {
+	s := stage{kind: "otc", lane: events.StrayLane, recall: &recall.Recall{}}
+	if s.Prepare([]lane.Event{{Seq: 5, Subject: "events.otc.*"}}) != nil {
+		t.Error("it waits")
+	}
+}
+
 // awaitScores reads SCORES until each event has its score, and fails at a second one.
 func awaitScores(t *testing.T, js natsjs.JetStream, n int) map[uint64]events.Score {
 	t.Helper()

@@ -69,9 +69,9 @@ func (s *stage) Await(ctx context.Context, revision uint64) error {
 	return err
 }
 
-// Prepare waits until the memory of the kind has come as far as the batch.
+// Prepare waits until the memory of the kind has come as far as the batch. Strays are no part of it: all of them are invalid.
 func (s *stage) Prepare(batch []lane.Event) func(context.Context) error {
-	if s.recall == nil {
+	if s.recall == nil || s.lane == events.StrayLane {
 		return nil
 	}
 	r, n, first, last := s.recall, s.lane, batch[0].Seq, batch[len(batch)-1].Seq
