@@ -20,8 +20,8 @@ type Disk interface {
 }
 
 const (
-	diskFree   = 64 << 20 // above what the store takes when it is moved: more than comes while it is held
-	slowWrites = 20       // a second; an fsync takes two or more
+	diskFree   = 512 << 20 // above what the store takes when it is moved: more than comes while that lasts and while it is held, at 6 MB a second
+	slowWrites = 20        // a second; an fsync takes two or more
 )
 
 // onOwnDisk moves a node's store to a disk of its own, which is then broken, and moves it back to mend that.
