@@ -94,7 +94,7 @@ func run(args []string, out, errOut io.Writer) int {
 	a := newApp(out, errOut)
 	verb, err := a.Parse(args)
 	if err != nil {
-		fmt.Fprintf(errOut, "riskweir: %v (try --help)\n", err)
+		fmt.Fprintf(errOut, "riskweir: %v (try --help)\n", command.UsageError(a.Application, args, err))
 		return command.ExitFailed
 	}
 	f := a.runs[verb]

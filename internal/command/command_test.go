@@ -284,3 +284,37 @@ func awaitMember(t *testing.T, js natsjs.JetStream, service string) {
 		t.Errorf("heartbeat: %v", err)
 	}
 }
+
+// An error of usage names what was typed.
+func TestUsageError(t *testing.T) {
+	for _, x := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--rate", "x"}, `--rate "x": want a number`},
+		{[]string{"--nodes=three"}, `--nodes "three": want a number`},
+		{[]string{"--rate", "1e999"}, `--rate "1e999": is too large`},
+		{[]string{"--for", "5"}, `--for "5": invalid duration`},
+		{[]string{"--mode", "c"}, `--mode "c": enum value must be one of a,b, got 'c'`},
+		{[]string{"--what"}, "unknown long flag '--what'"},
+		{[]string{"--rate"}, "expected argument for flag '--rate'"},
+	} {
+		app := fisk.New("test", "")
+		var rate float64
+		var nodes int
+		var length time.Duration
+		var mode string
+		app.Flag("rate", "").Float64Var(&rate)
+		app.Flag("nodes", "").IntVar(&nodes)
+		app.Flag("for", "").DurationVar(&length)
+		app.Flag("mode", "").EnumVar(&mode, "a", "b")
+		_, err := app.Parse(x.args)
+		if err == nil {
+			t.Errorf("%q is taken", x.args)
+			continue
+		}
+		if err = UsageError(app, x.args, err); err.Error() != x.want {
+			t.Errorf("%q: %v, want %s", x.args, err, x.want)
+		}
+	}
+}

@@ -202,7 +202,7 @@ func Main(name, help string, define func(Flags) Runner) int {
 	app.HelpFlag.Short('h')
 	run := define(app)
 	if _, err := app.Parse(os.Args[1:]); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %v (try --help)\n", name, err)
+		fmt.Fprintf(os.Stderr, "%s: %v (try --help)\n", name, UsageError(app, os.Args[1:], err))
 		return ExitFailed
 	}
 	return Exit(name, Signalled(run))
