@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -91,7 +92,11 @@ func (s *site) start(name string) (m *Monitor, stop func()) {
 func (s *site) publish(n int) {
 	s.t.Helper()
 	for i := range n {
-		if _, err := s.js.Publish(testkit.Context(s.t), fmt.Sprintf("events.%s.c%d", kind, i), []byte(`{"amount":1}`)); err != nil {
+		m := &nats.Msg{Subject: fmt.Sprintf("events.%s.c%d", kind, i), Data: []byte(`{"amount":1}`)}
+		if i < 3 { // looks like a word of the server's, and is an event
+			m.Data, m.Header = nil, nats.Header{"Status": {"503"}}
+		}
+		if _, err := s.js.PublishMsg(testkit.Context(s.t), m); err != nil {
 			s.t.Fatal(err)
 		}
 	}

@@ -112,26 +112,81 @@ func (s sampler) positions(ctx context.Context, k *KindSample) error {
 	return nil
 }
 
-// waiting returns when the first event of the lane from seq on was stored, and how many there are.
+// waiting returns when the first event of the lane from seq on was stored, and how many there are. It asks the stream's leader: a replica
+// that is behind has no such event yet, which would look as if nothing waited.
 func (s sampler) waiting(ctx context.Context, kind string, lane int, seq uint64) (oldest time.Time, n uint64, err error) {
-	all, err := jetstreamext.GetBatch(ctx, s.js, events.EventsStream(kind), 1, jetstreamext.GetBatchSeq(seq), jetstreamext.GetBatchSubject(events.LaneFilter(kind, lane)))
-	if err != nil {
+	stream, filter := events.EventsStream(kind), events.LaneFilter(kind, lane)
+	var first struct {
+		Error   *natsjs.APIError `json:"error"`
+		Message *struct {
+			Seq  uint64    `json:"seq"`
+			Time time.Time `json:"time"`
+		} `json:"message"`
+	}
+	// As JSON, and not as the message itself, whose headers may hold what looks like a word of the server's.
+	if err := s.ask(ctx, "$JS.API.STREAM.MSG.GET."+stream, map[string]any{"seq": seq, "next_by_subj": filter}, &first); err != nil {
 		return oldest, 0, err
 	}
-	for m, err := range all {
-		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			break
-		}
-		if err != nil {
-			return oldest, 0, err
-		}
-		behind, err := strconv.ParseUint(m.Header.Get("Nats-Num-Pending"), 10, 64)
-		if err != nil {
-			return oldest, 0, fmt.Errorf("count of events behind %d: %w", m.Sequence, err)
-		}
-		oldest, n = m.Time, behind+1
+	switch {
+	case first.Error != nil && first.Error.ErrorCode == natsjs.JSErrCodeMessageNotFound:
+		return oldest, 0, nil
+	case first.Error != nil:
+		return oldest, 0, first.Error
+	case first.Message == nil:
+		return oldest, 0, errors.New("the answer has no message")
 	}
-	return oldest, n, nil
+	n, err = s.count(ctx, stream, filter, first.Message.Seq)
+	return first.Message.Time, max(1, n), err
+}
+
+func (s sampler) ask(ctx context.Context, subject string, question, answer any) error {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	msg, err := s.js.Conn().RequestWithContext(ctx, subject, body)
+	if err != nil {
+		return fmt.Errorf("%s: %w", subject, err)
+	}
+	if err := json.Unmarshal(msg.Data, answer); err != nil {
+		return fmt.Errorf("%s: answer: %w", subject, err)
+	}
+	return nil
+}
+
+// count of the events of the filter from seq on, by any replica. Stored headers are left out, so that what has a header is the server's.
+func (s sampler) count(ctx context.Context, stream, filter string, seq uint64) (n uint64, err error) {
+	body, err := json.Marshal(map[string]any{"seq": seq, "next_by_subj": filter, "batch": 1, "no_hdr": true})
+	if err != nil {
+		return 0, err
+	}
+	conn := s.js.Conn()
+	inbox := conn.NewInbox()
+	sub, err := conn.SubscribeSync(inbox)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, sub.Unsubscribe()) }()
+	if err := conn.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox, body); err != nil {
+		return 0, err
+	}
+	for {
+		msg, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			return 0, fmt.Errorf("count the events from %d on: %w", seq, err)
+		}
+		switch msg.Header.Get("Status") {
+		case "":
+			n++
+		case "204":
+			behind, err := strconv.ParseUint(msg.Header.Get("Nats-Num-Pending"), 10, 64)
+			return max(n, behind), err // without headers the server counts the message that it sent among those behind
+		case "404":
+			return 0, nil
+		default:
+			return 0, fmt.Errorf("count the events from %d on: %s %s", seq, msg.Header.Get("Status"), msg.Header.Get("Description"))
+		}
+	}
 }
 
 // members are the scorers in SCORERS, by instance.

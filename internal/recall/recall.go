@@ -210,7 +210,7 @@ func (x *replica) follow(ctx context.Context, from func(context.Context) (uint64
 	reader := &tail.Reader{
 		JS: x.cfg.JS, Name: "memory", Stream: events.EventsStream(x.kind), Filter: "events." + x.kind + ".*.*", Owner: x.cfg.Owner,
 		Incarnation: begin.incarnation, Last: begin.Place.Seq,
-		Take: func(m jetstream.Msg, at *jetstream.MsgMetadata) {
+		Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 			if err := x.take(ctx, m, at); err != nil {
 				cancel(err)
 			}
@@ -227,7 +227,7 @@ func (x *replica) follow(ctx context.Context, from func(context.Context) (uint64
 	return context.Cause(ctx)
 }
 
-func (x *replica) take(ctx context.Context, m jetstream.Msg, at *jetstream.MsgMetadata) error {
+func (x *replica) take(ctx context.Context, m tail.Message, at *jetstream.MsgMetadata) error {
 	seq := at.Sequence.Stream
 	if ctx.Err() != nil {
 		return nil

@@ -46,7 +46,7 @@ func Walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, first, la
 	reader := &tail.Reader{
 		JS: js, Name: "walk", Stream: events.EventsStream(kind), Filter: "events." + kind + ".*.*", Owner: "who asked for features",
 		Incarnation: b.incarnation, Last: b.Place.Seq, Trouble: note, Idle: func() { cancel(errWalked) },
-		Take: func(m jetstream.Msg, at *jetstream.MsgMetadata) {
+		Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 			seq := at.Sequence.Stream
 			switch {
 			case walking.Err() != nil:

@@ -24,7 +24,7 @@ type Reader struct {
 	// Begin is called before the first message.
 	Begin func(incarnation time.Time)
 	// Take gets every message once.
-	Take func(msg jetstream.Msg, at *jetstream.MsgMetadata)
+	Take func(msg Message, at *jetstream.MsgMetadata)
 	// Idle is called when everything that the stream holds has been taken.
 	Idle func()
 	// Trouble is told why reading was interrupted; it goes on by itself.
@@ -34,10 +34,17 @@ type Reader struct {
 	Incarnation time.Time // of the stream; may be set before Run, and Begin is not called then
 }
 
+// Message of a stream, as it was stored.
+type Message struct{ msg *nats.Msg }
+
+func (m Message) Subject() string      { return m.msg.Subject }
+func (m Message) Headers() nats.Header { return m.msg.Header }
+func (m Message) Data() []byte         { return m.msg.Data }
+
 const (
 	readerBatch     = 1000
 	readerHeartbeat = time.Second
-	readerQuiet     = 10 * time.Second // without a message: ask whether one was lost
+	readerQuiet     = 10 * time.Second // without a message: everything has been taken
 	readerInactive  = 30 * time.Second // after which the server removes a consumer that nobody reads
 	readerRetryMin  = 100 * time.Millisecond
 	readerRetryMax  = 5 * time.Second
@@ -92,31 +99,29 @@ func (r *Reader) read(ctx context.Context) error {
 		return err
 	}
 	defer r.close(ctx, consumer)
-	messages, err := consumer.Messages(
-		jetstream.PullMaxMessages(readerBatch), jetstream.PullExpiry(5*time.Second), jetstream.PullHeartbeat(readerHeartbeat))
+	p, err := pullFrom(r.JS.Conn(), r.Stream, consumer.CachedInfo().Name)
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
 	}
-	defer messages.Stop()
-	stopNext := context.AfterFunc(ctx, messages.Stop)
-	defer stopNext()
+	defer p.close()
 	if consumer.CachedInfo().NumPending == 0 {
 		r.Idle()
 	}
 	var taken uint64 // consumer sequence
+	quiet := time.Now()
 	for {
-		msg, err := messages.Next(jetstream.NextMaxWait(readerQuiet))
-		if errors.Is(err, nats.ErrTimeout) {
-			if err := missed(ctx, consumer, taken); err != nil {
-				return err
-			}
-			r.Idle()
-			continue
-		}
+		msg, err := p.next(ctx, taken)
 		if err != nil {
 			return fmt.Errorf("next message: %w", err)
 		}
-		at, err := msg.Metadata()
+		if msg == nil { // a sign of life, and nothing was lost
+			if time.Since(quiet) >= readerQuiet {
+				r.Idle()
+				quiet = time.Now()
+			}
+			continue
+		}
+		at, err := metadata(msg)
 		if err != nil {
 			return fmt.Errorf("message metadata: %w", err)
 		}
@@ -124,12 +129,23 @@ func (r *Reader) read(ctx context.Context) error {
 			return fmt.Errorf("message %d of the consumer came after %d: something was lost between", at.Sequence.Consumer, taken)
 		}
 		taken++
-		r.Take(msg, at)
+		r.Take(Message{msg}, at)
 		r.Last = at.Sequence.Stream
-		if at.NumPending == 0 {
+		if quiet = time.Now(); at.NumPending == 0 {
 			r.Idle()
 		}
 	}
+}
+
+func metadata(msg *nats.Msg) (*jetstream.MsgMetadata, error) {
+	at, err := msg.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	return &jetstream.MsgMetadata{
+		Sequence:   jetstream.SequencePair{Consumer: at.Sequence.Consumer, Stream: at.Sequence.Stream},
+		NumPending: at.NumPending, Timestamp: at.Timestamp, Stream: at.Stream, Consumer: at.Consumer, Domain: at.Domain, NumDelivered: at.NumDelivered,
+	}, nil
 }
 
 // identify compares the stream with the one that was read before.
@@ -172,20 +188,6 @@ func (r *Reader) open(ctx context.Context) (jetstream.Consumer, error) {
 		return nil, fmt.Errorf("create a consumer from %d: %w", r.Last+1, err)
 	}
 	return consumer, nil
-}
-
-// missed says whether the consumer has delivered more than was taken.
-func missed(ctx context.Context, consumer jetstream.Consumer, taken uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	info, err := consumer.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("ask for the consumer's state: %w", err)
-	}
-	if info.Delivered.Consumer > taken {
-		return fmt.Errorf("%d messages of the consumer came, of %d delivered", taken, info.Delivered.Consumer)
-	}
-	return nil
 }
 
 // close is best effort, also while stopping: a consumer that cannot be deleted now goes away by itself.

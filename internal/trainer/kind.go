@@ -164,7 +164,7 @@ func (k *kind) follow(ctx context.Context, js jetstream.JetStream) {
 			{
 				JS: js, Name: "trainer", Stream: events.EventsStream(k.name), Filter: "events." + k.name + ".*.*", Owner: owner,
 				Begin: k.setIncarnation,
-				Take: func(m jetstream.Msg, at *jetstream.MsgMetadata) {
+				Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 					k.takeEvent(m, at, &rec)
 				},
 				Idle:    func() { k.mu.Lock(); k.eventsRead = true; k.mu.Unlock() },
@@ -200,7 +200,7 @@ func (k *kind) setIncarnation(at time.Time) {
 	k.incarnation = at
 }
 
-func (k *kind) takeEvent(m jetstream.Msg, at *jetstream.MsgMetadata, rec *events.Record) {
+func (k *kind) takeEvent(m tail.Message, at *jetstream.MsgMetadata, rec *events.Record) {
 	k.mu.Lock()
 	schema, mem := k.schema, k.memory
 	k.mu.Unlock()
@@ -225,7 +225,7 @@ func (k *kind) takeEvent(m jetstream.Msg, at *jetstream.MsgMetadata, rec *events
 }
 
 // take folds an event and leaves its features in out; false if they are not known.
-func (m *remembering) take(msg jetstream.Msg, at *jetstream.MsgMetadata) bool {
+func (m *remembering) take(msg tail.Message, at *jetstream.MsgMetadata) bool {
 	if m == nil || at.Sequence.Stream <= m.unknown {
 		return false
 	}
@@ -233,7 +233,7 @@ func (m *remembering) take(msg jetstream.Msg, at *jetstream.MsgMetadata) bool {
 }
 
 // readEvent makes a row of an event that keeps its contract.
-func readEvent(schema *events.Schema, m jetstream.Msg, at *jetstream.MsgMetadata, probePrefix string, rec *events.Record) (r *row, probe bool, err error) {
+func readEvent(schema *events.Schema, m tail.Message, at *jetstream.MsgMetadata, probePrefix string, rec *events.Record) (r *row, probe bool, err error) {
 	where, err := events.ParseStoredEvent(m.Subject())
 	if err != nil {
 		return nil, false, err
@@ -259,7 +259,7 @@ func readEvent(schema *events.Schema, m jetstream.Msg, at *jetstream.MsgMetadata
 	return r, false, nil
 }
 
-func (k *kind) takeLabel(m jetstream.Msg, at *jetstream.MsgMetadata) {
+func (k *kind) takeLabel(m tail.Message, at *jetstream.MsgMetadata) {
 	l, err := readLabel(m, at)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -271,7 +271,7 @@ func (k *kind) takeLabel(m jetstream.Msg, at *jetstream.MsgMetadata) {
 	k.join.addLabel(l)
 }
 
-func readLabel(m jetstream.Msg, at *jetstream.MsgMetadata) (labelMsg, error) {
+func readLabel(m tail.Message, at *jetstream.MsgMetadata) (labelMsg, error) {
 	encoding, err := events.DetectEncoding(m.Headers().Get("Content-Type"), m.Data())
 	if err != nil {
 		return labelMsg{}, err
