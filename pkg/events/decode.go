@@ -2,6 +2,7 @@ package events
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"slices"
@@ -41,6 +42,9 @@ func (s *Schema) decode(enc Encoding, body []byte, rec *Record) *InvalidError {
 	}
 	var first *InvalidError
 	for k := 0; ; k++ {
+		if enc == Msgpack {
+			k = s.usual(rec, k)
+		}
 		more, e := r.next()
 		if e != nil {
 			return orFirst(first, e)
@@ -73,6 +77,51 @@ func (s *Schema) decode(enc Encoding, body []byte, rec *Record) *InvalidError {
 		first = s.check(rec)
 	}
 	return first
+}
+
+// usual reads msgpack entries from the k-th on as long as they are what nearly all are: a field at its place of the event before,
+// with a float64 for a number or a short string for a category, and none of them possibly a missing one. It returns the place of the
+// first that is not, which has not been touched: what to do with it is left to those who know all cases. With 30
+// numbers and 5 categories it takes a third of the time that they would.
+func (s *Schema) usual(rec *Record, k int) int {
+	r := &rec.r
+	b, i := r.b, r.i
+	for ; r.left > 0 && k < len(rec.order) && rec.order[k] >= 0; k++ {
+		slot := int(rec.order[k])
+		x := &s.slots[slot]
+		n := len(x.Name)
+		at := i + 1 + n // of the value
+		if !x.usual || n > 31 || at >= len(b) || b[i] != 0xa0|byte(n) || string(b[i+1:at]) != x.Name {
+			break
+		}
+		w, bit := slot>>6, uint64(1)<<(slot&63)
+		if rec.seen[w]&bit != 0 {
+			break
+		}
+		v, c := &rec.Values[slot], b[at]
+		if x.Type == Category {
+			end := at + 1 + int(c&0x1f)
+			if c&0xe0 != 0xa0 || end > len(b) || end == at+1 || !validText(b[at+1:end]) {
+				break
+			}
+			v.State, v.Text = HasText, b[at+1:end:end]
+			i = end
+		} else {
+			if c != 0xcb || at+9 > len(b) {
+				break
+			}
+			num := math.Float64frombits(binary.BigEndian.Uint64(b[at+1:]))
+			if !finite(num) {
+				break
+			}
+			v.State, v.Num = HasNum, num
+			i = at + 9
+		}
+		rec.seen[w] |= bit
+		r.left--
+	}
+	r.i = i
+	return k
 }
 
 func orFirst(first, e *InvalidError) *InvalidError {

@@ -243,6 +243,10 @@ func validText(b []byte) bool {
 		if (binary.LittleEndian.Uint32(b)|binary.LittleEndian.Uint32(b[n-4:]))&(high>>32) == 0 {
 			return true
 		}
+	case n > 0: // n / 2 is the middle of 3, and the last of fewer
+		if b[0]|b[n/2]|b[n-1] < utf8.RuneSelf {
+			return true
+		}
 	}
 	return utf8.Valid(b)
 }

@@ -129,6 +129,7 @@ const (
 type slot struct {
 	Field
 	role        role
+	usual       bool      // a number or category of which nothing means that it is missing: see Schema.usual
 	div         float64   // 10^Minor
 	missingNums []float64 // those of Missing that are numbers
 }
@@ -148,7 +149,7 @@ func Compile(c Contract) (*Schema, error) {
 		s.slots = append(s.slots, x)
 	}
 	for i, f := range c.Fields {
-		x := slot{Field: f, div: pow10[f.Minor]}
+		x := slot{Field: f, div: pow10[f.Minor], usual: len(f.Missing) == 0 && (f.Type == Number || f.Type == Category)}
 		for _, m := range f.Missing {
 			if v, err := strconv.ParseFloat(m, 64); err == nil && !math.IsInf(v, 0) && !math.IsNaN(v) {
 				x.missingNums = append(x.missingNums, v)
