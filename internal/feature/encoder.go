@@ -22,12 +22,31 @@ type Encoder struct {
 
 // step makes the columns of one transform, dst[at : at+width].
 type step struct {
-	Transform
 	index     int // of the value in the record; -1: the event's own time
 	at, width int
+	do        transformer
+	missing   bool
+	mean, sd  float64 // of a number
+	median    float64
+	iqr       float64
+	buckets   int
 	levels    map[string]int // OneHot: level -> column after at; the first level is not in it
 	tables    []partTable    // Date
 }
+
+// transformer is a Kind to switch on: comparing the texts took a tenth of Encode.
+type transformer uint8
+
+const (
+	standardise transformer = iota
+	oneHot
+	hashed
+	date
+	asinhOf
+	log1pOf
+)
+
+var transformers = map[Kind]transformer{Numeric: standardise, OneHot: oneHot, Hashed: hashed, Date: date, Asinh: asinhOf, Log1p: log1pOf}
 
 // partTable holds the columns for each value of a date part.
 type partTable struct {
@@ -54,7 +73,8 @@ func (s Spec) Compile(schema *events.Schema) (*Encoder, error) {
 	at := 0
 	var errs []error
 	for _, t := range s.Fields {
-		st := step{Transform: t, index: -1, at: at, width: len(t.columns(""))}
+		st := t.step()
+		st.index, st.at = -1, at
 		at += st.width
 		if t.Field != "" {
 			i, ok := fields[t.Field]
@@ -155,8 +175,8 @@ func (e *Encoder) Encode(dst []float64, rec *events.Record) {
 			continue
 		}
 		v := &rec.Values[st.index]
-		switch st.Kind {
-		case OneHot:
+		switch st.do {
+		case oneHot:
 			var text []byte // missing is the level ""
 			if v.State == events.HasText {
 				text = v.Text
@@ -164,34 +184,42 @@ func (e *Encoder) Encode(dst []float64, rec *events.Record) {
 			if c, ok := st.levels[string(text)]; ok {
 				out[c] = 1
 			}
-		case Hashed:
+		case hashed:
 			if v.State == events.HasText {
-				out[bucket(v.Text, st.Buckets)] = 1
-			} else if st.Missing {
+				out[bucket(v.Text, st.buckets)] = 1
+			} else if st.missing {
 				out[st.width-1] = 1
 			}
-		case Date:
+		case date:
 			if v.State == events.HasNum {
 				e.date(st, out, time.Unix(unixSeconds(v.Num), 0))
-			} else if st.Missing {
+			} else if st.missing {
 				out[st.width-1] = 1
 			}
 		default:
 			if v.State == events.HasNum && v.Num == v.Num {
-				out[0] = clamp((st.shape(v.Num) - st.Mean) / st.SD)
-			} else if st.Missing {
+				out[0] = clamp((st.shape(v.Num) - st.mean) / st.sd)
+			} else if st.missing {
 				out[1] = 1
 			}
 		}
 	}
 }
 
+// step is all of t but where its value and its columns are.
+func (t *Transform) step() step {
+	return step{
+		do: transformers[t.Kind], width: len(t.columns("")), missing: t.Missing,
+		mean: t.Mean, sd: t.SD, median: t.Median, iqr: t.IQR, buckets: t.Buckets,
+	}
+}
+
 // shape is the transform before it is standardised.
-func (t *Transform) shape(x float64) float64 {
-	switch t.Kind {
-	case Asinh:
-		return asinh(finite((x - t.Median) / t.IQR))
-	case Log1p:
+func (st *step) shape(x float64) float64 {
+	switch st.do {
+	case asinhOf:
+		return asinh(finite((x - st.median) / st.iqr))
+	case log1pOf:
 		return SignedLog1p(finite(x))
 	}
 	return x

@@ -237,8 +237,9 @@ func (c *column) number(o Options) (Transform, bool) {
 		t.Median, t.IQR = 0, 0
 	}
 	if t.Kind != Numeric {
+		st := t.step()
 		for i, x := range xs {
-			xs[i] = t.shape(x)
+			xs[i] = st.shape(x)
 		}
 	}
 	t.Mean, t.SD = meanSD(xs)

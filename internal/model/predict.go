@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -49,9 +48,9 @@ type Scratch struct {
 type Predictor struct {
 	encoder  *feature.Encoder // nil: a prior
 	model    lr.Model
-	groupOf  []int     // column -> index in fields
-	fields   []string  // by first column; sensitive ones are one group, Withheld
-	byName   []int     // groups by name: the order in which ties fall
+	groupOf  []int     // column -> group
+	fields   []string  // group -> name, ascending, as ties fall; sensitive ones are one group, Withheld
+	byColumn []int     // groups by their first column
 	baseline []float64 // group -> its part of the baseline's logit
 	base     float64
 	prior    float64
@@ -87,32 +86,29 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 	}
 	p := &Predictor{encoder: encoder, model: lr.Model{Intercept: a.Intercept, Weights: make([]float64, len(columns))}}
 	p.setScale(a.Scale)
-	groups := map[string]int{}
+	names := make([]string, len(columns)) // of the groups
 	atBaseline := make([]float64, len(columns))
 	for j, c := range columns {
 		w := a.Weights[j]
 		if w.Column != c.Name || w.Field != c.Field {
 			return nil, fmt.Errorf("%w: weight %d is of column %s, the contract's is %s", ErrArtifact, j, w.Column, c.Name)
 		}
-		name := c.Field
-		if sensitive[name] {
-			name = Withheld
+		if names[j] = c.Field; sensitive[c.Field] {
+			names[j] = Withheld
 		}
-		g, ok := groups[name]
-		if !ok {
-			g = len(p.fields)
-			groups[name] = g
-			p.fields = append(p.fields, name)
-		}
-		p.groupOf = append(p.groupOf, g)
 		p.model.Weights[j] = w.Weight
 		atBaseline[j] = w.Baseline
 	}
-	p.byName = make([]int, len(p.fields))
-	for g := range p.byName {
-		p.byName[g] = g
+	p.fields = slices.Compact(slices.Sorted(slices.Values(names)))
+	seen := make([]bool, len(p.fields))
+	for _, name := range names {
+		g, _ := slices.BinarySearch(p.fields, name)
+		if !seen[g] {
+			seen[g] = true
+			p.byColumn = append(p.byColumn, g)
+		}
+		p.groupOf = append(p.groupOf, g)
 	}
-	slices.SortFunc(p.byName, func(a, b int) int { return strings.Compare(p.fields[a], p.fields[b]) })
 
 	p.baseline = make([]float64, len(p.fields))
 	parts := make([]float64, len(columns))
@@ -186,10 +182,9 @@ func sized(v []float64, n int) []float64 {
 }
 
 func (p *Predictor) reasons(s *Scratch) []events.Reason {
-	n := 0
-	for _, g := range p.byName { // in the order of names, so that a later equal goes behind
-		add := s.groups[g]
-		if !(add > 0) || n == MaxReasons && add <= s.reasons[n-1].Add {
+	n, least := 0, 0.0             // least: what is not above it is no reason
+	for g, add := range s.groups { // in the order of names, so that a later equal goes behind
+		if !(add > least) {
 			continue
 		}
 		if n < MaxReasons {
@@ -200,6 +195,9 @@ func (p *Predictor) reasons(s *Scratch) []events.Reason {
 			s.reasons[i] = s.reasons[i-1]
 		}
 		s.reasons[i] = events.Reason{Field: p.fields[g], Add: add}
+		if n == MaxReasons {
+			least = s.reasons[n-1].Add
+		}
 	}
 	return s.reasons[:n:n]
 }
@@ -213,8 +211,8 @@ func (p *Predictor) Explain(rec *events.Record) []events.Reason {
 	var s Scratch
 	p.contributions(rec, &s)
 	parts := make([]events.Reason, len(p.fields))
-	for g, f := range p.fields {
-		parts[g] = events.Reason{Field: f, Add: s.groups[g]}
+	for i, g := range p.byColumn {
+		parts[i] = events.Reason{Field: p.fields[g], Add: s.groups[g]}
 	}
 	return parts
 }
