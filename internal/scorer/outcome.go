@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -37,6 +38,10 @@ type stage struct {
 	scratch model.Scratch
 	recall  *recall.Recall // of live; nil: the contract declares no memory
 	memory  []float64
+
+	text           strings.Builder // subjects and ids of a batch
+	size, textSize int             // bytes that an event's outcome, and its part of text, took in the batch before
+
 	// remembered is set by tests only: it is told the features of each event.
 	remembered func(seq uint64, features []float64)
 	// panicOn is set by tests only: the sequence upon which scoring panics.
@@ -82,16 +87,39 @@ func (s *stage) Prepare(batch []lane.Event) func(context.Context) error {
 }
 
 func (s *stage) Outcomes(batch []lane.Event) []*nats.Msg {
-	msgs := make([]*nats.Msg, len(batch))
-	// One buffer for the batch: the messages alias it, and it lives as long as they do.
-	buf := make([]byte, 0, len(batch)*320)
+	// What the messages are made of is allocated for the batch, and lives as long as they do: 4 allocations a batch, not 3 an event.
+	msgs, slab := make([]*nats.Msg, len(batch)), make([]nats.Msg, len(batch))
+	buf := make([]byte, 0, len(batch)*s.size)
+	s.text.Reset()
+	s.text.Grow(len(batch) * s.textSize)
 	for i := range batch {
 		from := len(buf)
 		var band, token string
 		buf, band, token = s.outcome(buf, &batch[i])
-		msgs[i] = &nats.Msg{Subject: events.CommitSubject(s.kind, band, token), Data: buf[from:len(buf):len(buf)]}
+		slab[i].Subject, slab[i].Data = s.commitSubject(band, token), buf[from:len(buf):len(buf)]
+		msgs[i] = &slab[i]
 	}
+	s.size, s.textSize = roomFor(len(buf), len(batch)), roomFor(s.text.Len(), len(batch))
 	return msgs
+}
+
+// roomFor is what an event of the next batch is given, where n of this took size bytes.
+func roomFor(size, n int) int { return size/n + size/n/16 + 1 }
+
+// commitSubject is events.CommitSubject.
+func (s *stage) commitSubject(band, token string) string {
+	from := s.text.Len()
+	for _, part := range [...]string{"commit.", s.kind, ".", band, ".", token} {
+		s.text.WriteString(part)
+	}
+	return s.text.String()[from:]
+}
+
+// keep returns b as a string that lives as long as the batch.
+func (s *stage) keep(b []byte) string {
+	from := s.text.Len()
+	s.text.Write(b)
+	return s.text.String()[from:]
 }
 
 // outcome appends the outcome of one event: a score or, for whatever reason, invalid.
@@ -161,7 +189,7 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 	r := s.live.Predictor.Score(&s.record, &s.scratch)
 	contract := &s.live.Schema.Contract
 	score := events.Score{
-		ID: string(s.record.ID), Seq: e.Seq, Kind: s.kind, Entity: entity,
+		ID: s.keep(s.record.ID), Seq: e.Seq, Kind: s.kind, Entity: entity,
 		P: r.P, Points: r.Points, Band: contract.Band(r.P), Reasons: r.Reasons,
 		Model: s.live.Name, Revision: s.live.Revision, Contract: s.live.ContractRevision,
 		Mode: events.ModeModel, Time: s.record.Time,
