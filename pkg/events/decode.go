@@ -81,8 +81,7 @@ func (s *Schema) decode(enc Encoding, body []byte, rec *Record) *InvalidError {
 
 // usual reads msgpack entries from the k-th on as long as they are what nearly all are: a field at its place of the event before,
 // with a float64 for a number or a short string for a category, and none of them possibly a missing one. It returns the place of the
-// first that is not, which has not been touched: what to do with it is left to those who know all cases. With 30
-// numbers and 5 categories it takes a third of the time that they would.
+// first that is not, which has not been touched: what to do with it is left to those who know all cases.
 func (s *Schema) usual(rec *Record, k int) int {
 	r := &rec.r
 	b, i := r.b, r.i
