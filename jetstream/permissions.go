@@ -65,8 +65,8 @@ func Roles(kinds ...string) []Role {
 					return concat(
 						[]string{"commit." + k + ".*.*", "position." + k + ".*"},
 						streamInfos(eventsOf(k), scoresOf(k)),
-						// The position is read from the stream's leader.
-						[]string{"$JS.API.STREAM.MSG.GET." + scoresOf(k), direct(scoresOf(k), "position."+k+".*")},
+						// The position, and where a run begins, are read from the streams' leaders.
+						[]string{"$JS.API.STREAM.MSG.GET." + scoresOf(k), "$JS.API.STREAM.MSG.GET." + eventsOf(k), direct(scoresOf(k), "position."+k+".*")},
 						consume(eventsOf(k), "events."+k+".*.*"),
 						// The stray lane's consumer has two filters, which no subject can name.
 						[]string{"$JS.API.CONSUMER.CREATE." + eventsOf(k) + ".*"},

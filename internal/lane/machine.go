@@ -111,6 +111,7 @@ type Machine struct {
 	doubtful  uint64    // first EVENTS sequence received before which events may have left the stream unseen; 0: none
 	later     uint64    // the same of what came since Checking asked
 	end       uint64    // last EVENTS sequence at the claim: what killed the owners before stands no later
+	begins    uint64    // the first event that the run must show, as EVENTS' leader saw it at the claim; 0: not known
 	buffer    []Event
 
 	next    events.Position // what the commit in flight stores

@@ -300,7 +300,34 @@ func (r *runner) inspect(ctx context.Context, a Inspect) Input {
 		return Inspected{ID: a.ID, Err: err}
 	}
 	s, err := inspectStream(ctx, r.Conn, r.Kind, r.APITimeout)
-	return Inspected{ID: a.ID, Err: err, Incarnation: s.Created, First: s.State.First, Last: s.State.Last}
+	in := Inspected{ID: a.ID, Err: err, Incarnation: s.Created, First: s.State.First, Last: s.State.Last}
+	if err == nil && a.Begin && a.After < s.State.Last && r.Lane != events.StrayLane { // whose events no filter finds for sure
+		in.Next, in.Err = r.nextEvent(ctx, a.After)
+	}
+	return in
+}
+
+// nextEvent asks the leader of EVENTS for the lane's first event after seq; 0: there is none.
+func (r *runner) nextEvent(ctx context.Context, seq uint64) (uint64, error) {
+	var reply struct {
+		Error   *natsjs.APIError `json:"error"`
+		Message *struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+	}
+	body := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":%q}`, seq+1, events.LaneFilter(r.Kind, r.Lane))
+	if err := r.api(ctx, "$JS.API.STREAM.MSG.GET."+events.EventsStream(r.Kind), body, &reply); err != nil {
+		return 0, err
+	}
+	switch {
+	case reply.Error != nil && reply.Error.ErrorCode == natsjs.JSErrCodeMessageNotFound:
+		return 0, nil
+	case reply.Error != nil:
+		return 0, reply.Error
+	case reply.Message == nil:
+		return 0, errors.New("the answer has no message")
+	}
+	return reply.Message.Seq, nil
 }
 
 func (r *runner) openRun(ctx context.Context, a OpenRun) Input {

@@ -88,22 +88,19 @@ var mutants = []mutant{
 		}
 		return in
 	}},
+	{rule: "first event not asked for", input: func(_ *world, _ int, _ *Machine, in Input) Input {
+		if i, ok := in.(Inspected); ok {
+			i.Next = 0
+			return i
+		}
+		return in
+	}},
 	{rule: "attempts not counted", commit: func(_ *world, _ *Machine, c *Commit) bool {
 		c.Position.Attempts = 0
 		return false
 	}},
 	{rule: "mark not stored", commit: func(_ *world, m *Machine, c *Commit) bool {
 		return c.Position.Tries > m.pos.Tries
-	}},
-	{rule: "mark not narrowed", commit: func(_ *world, m *Machine, c *Commit) bool {
-		if m.phase == Claiming && c.Position.Until > 0 {
-			c.Position.Until, c.Position.Width = 0, 0
-			if c.Position.Tries > 0 {
-				c.Position.Width = 1
-			}
-			m.next = c.Position
-		}
-		return false
 	}},
 	{rule: "mark not taken back", commit: func(_ *world, m *Machine, c *Commit) bool {
 		if m.phase == Claiming {

@@ -144,9 +144,20 @@ func (w *world) serve(q packet) {
 		}
 		w.answer(&q, PositionRead{ID: a.ID, Found: true, Token: at.token, Position: at.pos})
 	case Inspect:
-		w.answer(&q, Inspected{ID: a.ID, Incarnation: w.gen.created, First: w.gen.first, Last: w.gen.last()})
+		in := Inspected{ID: a.ID, Incarnation: w.gen.created, First: w.gen.first, Last: w.gen.last()}
+		for seq := max(a.After+1, w.gen.first); a.Begin && seq <= w.gen.last(); seq++ {
+			if w.gen.event(seq).lane == q.lane {
+				in.Next = seq
+				break
+			}
+		}
+		w.answer(&q, in)
 	case OpenRun:
-		w.runs = append(w.runs, &simRun{p: q.p, m: q.m, lane: q.lane, id: a.Run, gen: w.gen, next: a.From, alive: true})
+		from := a.From
+		if from <= q.m.end && w.chance(w.f.holes) { // on a replica that is being put right; of what came after the claim nothing is known
+			from = min(from+1+w.r.Uint64N(4), q.m.end+1)
+		}
+		w.runs = append(w.runs, &simRun{p: q.p, m: q.m, lane: q.lane, id: a.Run, gen: w.gen, next: from, alive: true})
 		w.answer(&q, Opened{Run: a.Run})
 	case Commit:
 		switch {

@@ -42,6 +42,7 @@ type faults struct {
 	stale, refuse, loseCommit          int
 	loseDelivery, repeatDelivery       int
 	poison, churn, kill, freeze, skips int
+	holes                              int // consumers that begin behind where they should
 }
 
 // counters show that a campaign meets what it is for.
@@ -137,6 +138,9 @@ func newWorld(seed uint64, m mutant) *world {
 	}
 	if f.ages {
 		f.skips = pick(10, 20, 40)
+	}
+	if r.IntN(4) == 0 {
+		f.holes = 150
 	}
 	if f.view == havoc {
 		f.kill, f.freeze = pick(0, 5, 20), pick(0, 10, 30)

@@ -27,6 +27,7 @@ type (
 		Err         error
 		Incarnation time.Time
 		First, Last uint64 // EVENTS sequences
+		Next        uint64 // of the lane's first event behind the position, by EVENTS' leader; 0: there was none, or it is not known
 	}
 	Opened struct { // answers OpenRun
 		Run uint64
@@ -75,6 +76,8 @@ type (
 	Inspect      struct {            // Inspected, once revision Revision is in force here
 		ID       uint64
 		Revision uint64
+		Begin    bool // a run is to begin behind After, an EVENTS sequence: Next is wanted
+		After    uint64
 	}
 	OpenRun struct { // Opened, then Delivered, Heartbeat, RunEnded
 		Run   uint64
@@ -331,7 +334,7 @@ func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
 	if was == Committing {
 		return m.proceed(now)
 	}
-	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision}}
+	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision, Begin: true, After: m.pos.Seq}}
 }
 
 func (m *Machine) inspected(in Inspected, now time.Time) []Action {
@@ -360,7 +363,7 @@ func (m *Machine) inspected(in Inspected, now time.Time) []Action {
 		m.careful = m.limits.MaxBatch // the batch that the owner before us died of may have been as long
 	}
 	m.run++
-	m.delivered, m.received, m.end = 0, m.pos.Seq, in.Last
+	m.delivered, m.received, m.end, m.begins = 0, m.pos.Seq, in.Last, in.Next
 	m.known, m.doubtful, m.later = time.Time{}, 0, 0
 	m.phase = Opening
 	return []Action{OpenRun{Run: m.run, Epoch: m.pos.Epoch, From: m.pos.Seq + 1}}
@@ -402,16 +405,29 @@ func (m *Machine) take(in Delivered, now time.Time) []Action {
 	if in.Consumer != m.delivered+1 || in.Event.Seq <= m.received {
 		return m.doubt(now, fmt.Sprintf("gap in the run: message %d (event %d) after %d (event %d)", in.Consumer, in.Event.Seq, m.delivered, m.received))
 	}
+	if m.delivered == 0 && m.begins != 0 && in.Event.Seq > m.begins {
+		return m.late(now, in.Event.Seq)
+	}
 	m.reached(in.Event.Seq, now)
 	m.delivered, m.known, m.heard = in.Consumer, in.Event.Stored, now
 	m.buffer = append(m.buffer, in.Event)
 	return m.proceed(now)
 }
 
+// late ends a run that has looked past the lane's first event without showing it. A consumer was seen to begin thousands of events behind
+// where it should, on nodes that had just been parted and frozen, with nothing in its numbers to show it. Of events stored after the claim
+// nothing is known here.
+func (m *Machine) late(now time.Time, seq uint64) []Action {
+	return m.doubt(now, fmt.Sprintf("the run begins at event %d, and the lane has event %d before it", seq, m.begins))
+}
+
 // heartbeat catches the tail that a gap cannot show: messages sent after which nothing more came.
 func (m *Machine) heartbeat(in Heartbeat, now time.Time) []Action {
 	if in.Consumer != m.delivered {
 		return m.doubt(now, fmt.Sprintf("the server has sent %d messages of the run, %d came", in.Consumer, m.delivered))
+	}
+	if m.delivered == 0 && m.begins != 0 && in.Stream >= m.begins {
+		return m.late(now, in.Stream)
 	}
 	m.heard, m.failures = now, 0
 	if in.Stream > m.received {
