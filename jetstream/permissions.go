@@ -68,7 +68,7 @@ func Roles(kinds ...string) []Role {
 						// The position, and where a run begins, are read from the streams' leaders.
 						[]string{"$JS.API.STREAM.MSG.GET." + scoresOf(k), "$JS.API.STREAM.MSG.GET." + eventsOf(k), direct(scoresOf(k), "position."+k+".*")},
 						consume(eventsOf(k), "events."+k+".*.*"),
-						// The stray lane's consumer has two filters, which no subject can name.
+						// The stray lane's consumer has two filters, which no subject can name; the memory's has none.
 						[]string{"$JS.API.CONSUMER.CREATE." + eventsOf(k) + ".*"},
 					)
 				}),
@@ -88,6 +88,7 @@ func Roles(kinds ...string) []Role {
 					return concat(
 						streamInfos(eventsOf(k)),
 						consume(eventsOf(k), "events."+k+".*.*"),
+						[]string{"$JS.API.CONSUMER.CREATE." + eventsOf(k) + ".*"}, // of the whole stream: see tail.Reader
 						consume(events.LabelsStream, "labels."+k+".*"),
 					)
 				}),

@@ -237,7 +237,7 @@ func (b *broker) join(t *testing.T, name string, committer func(string) Committe
 	if err != nil {
 		t.Fatal(err)
 	}
-	if committer == nil && raced { // the race detector makes the server, which is in this process, ten times slower too
+	if committer == nil && testkit.Raced { // the race detector makes the server, which is in this process, ten times slower too
 		committer = func(kind string) Committer {
 			return &topology.Committer{Conn: m.conn, Stream: events.ScoresStream(kind), Timeout: 5 * commitTimeout}
 		}
@@ -354,7 +354,7 @@ func TestPoolsLoseNothing(t *testing.T) {
 		return len(x) >= testLanes/2 && len(y) >= testLanes/2
 	})
 	bulk := 5000
-	if raced {
+	if testkit.Raced {
 		bulk = 1000
 	}
 	load(bulk)
@@ -411,7 +411,7 @@ func TestPoolsLoseNothing(t *testing.T) {
 	trickle("d has all lanes on another connection", func() bool { lanes, _ := d.lanes(); return len(lanes) == testLanes })
 	t.Logf("the connection is cut: d has committed to all lanes after %s", d.awaitLanes(t, testLanes).Sub(cut).Round(time.Millisecond))
 
-	if !raced {
+	if !testkit.Raced {
 		load(max(0, 20_000-published))
 	}
 	n := b.stored(t, published)
@@ -553,7 +553,7 @@ func TestZombieIsRefused(t *testing.T) {
 func TestThroughput(t *testing.T) {
 	b := newBroker(t)
 	n := 40_000
-	if raced {
+	if testkit.Raced {
 		n = 4000
 	}
 	n = b.stored(t, b.publish(t, n))

@@ -3,6 +3,7 @@ package lane
 import (
 	"testing"
 
+	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -125,7 +126,7 @@ func mutantNamed(rule string) (mutant, bool) {
 
 // TestSimulationNotices breaks each rule in turn: a simulation that did not object would prove nothing of it.
 func TestSimulationNotices(t *testing.T) {
-	if raced {
+	if testkit.Raced {
 		t.Skip("a schedule has one goroutine: nothing is found here that TestSimulation does not show the race detector")
 	}
 	const within = 20_000

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/riskweir/riskweir/internal/testkit"
 )
 
 var (
@@ -222,7 +224,7 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	n := *simSchedules
-	if testing.Short() || raced {
+	if testing.Short() || testkit.Raced {
 		n = min(n, 4000)
 	}
 	start := time.Now()

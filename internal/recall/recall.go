@@ -208,7 +208,7 @@ func (x *replica) follow(ctx context.Context, from func(context.Context) (uint64
 	defer cancel(nil)
 	x.anchor = begin.Place.Stored != 0
 	reader := &tail.Reader{
-		JS: x.cfg.JS, Name: "memory", Stream: events.EventsStream(x.kind), Filter: "events." + x.kind + ".*.*", Owner: x.cfg.Owner,
+		JS: x.cfg.JS, Name: "memory", Stream: events.EventsStream(x.kind), Owner: x.cfg.Owner,
 		Incarnation: begin.incarnation, Last: begin.Place.Seq,
 		Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 			if err := x.take(ctx, m, at); err != nil {

@@ -44,7 +44,7 @@ func Walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, first, la
 	out := make([]float64, p.Width())
 	anchored := b.Place.Stored != 0
 	reader := &tail.Reader{
-		JS: js, Name: "walk", Stream: events.EventsStream(kind), Filter: "events." + kind + ".*.*", Owner: "who asked for features",
+		JS: js, Name: "walk", Stream: events.EventsStream(kind), Owner: "who asked for features",
 		Incarnation: b.incarnation, Last: b.Place.Seq, Trouble: note, Idle: func() { cancel(errWalked) },
 		Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 			seq := at.Sequence.Stream

@@ -1,5 +1,0 @@
-//go:build !race
-
-package lane
-
-const raced = false
