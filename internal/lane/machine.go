@@ -29,6 +29,7 @@ type Limits struct {
 	CarefulAt    int           // claims at one place at which the lane is taken in narrow batches, each noted before it is tried
 	Narrow       int           // by which a batch is narrowed that owners may have died of: MaxBatch/Narrow events, then a Narrow-th of those, at last one
 	MaxTries     int           // times an event is set out upon alone before it ends unread
+	Leap         uint64        // EVENTS sequences that a run may pass over without an event of the lane before EVENTS' leader is asked whether there is none; 0: any
 	Silence      time.Duration // without a message or heartbeat, after which a run is over
 	Refresh      time.Duration // age at which an idle lane's position is committed again, so that retention does not take it
 	Backoff      time.Duration // before reading the position again, doubled at each failure in a row
@@ -42,7 +43,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		MaxBatch: 900, MaxBuffered: 2700, CarefulAt: 2, Narrow: 30, MaxTries: 2,
-		Silence: 1500 * time.Millisecond, HeartbeatGap: 500 * time.Millisecond,
+		Leap: 512, Silence: 1500 * time.Millisecond, HeartbeatGap: 500 * time.Millisecond,
 		Backoff: 50 * time.Millisecond, MaxBackoff: time.Second, HaltedRetry: 5 * time.Second,
 	}
 }
@@ -92,7 +93,7 @@ const (
 //
 //	pos is what token names, stored:              nothing newer exists, or our next commit fails
 //	buffer[i].Seq > pos.Seq, rising;              inflight ⊂ buffer's past: never in both
-//	received >= every Seq of buffer and inflight; every event of the lane <= received, and < doubtful, is in an outcome, inflight or buffer
+//	received >= every Seq of buffer and inflight; every event of the lane <= received, and < doubtful and leaps[0].until, is in an outcome, inflight or buffer
 //	a commit is in flight  ⇔  phase is one of Claiming, Committing, Expiring, Releasing
 type Machine struct {
 	limits Limits
@@ -111,6 +112,8 @@ type Machine struct {
 	doubtful  uint64    // first EVENTS sequence received before which events may have left the stream unseen; 0: none
 	later     uint64    // the same of what came since Checking asked
 	end       uint64    // last EVENTS sequence at the claim: what killed the owners before stands no later
+	leaps     []leap    // rising; no event at or behind the first one's end is committed before EVENTS' leader was asked
+	probed    leap      // that Checking asks about; none: zero
 	begins    uint64    // the first event that the run must show, as EVENTS' leader saw it at the claim; 0: not known
 	buffer    []Event
 
@@ -120,10 +123,14 @@ type Machine struct {
 
 	heard     time.Time // last sign of the run
 	committed time.Time // when token was stored, by our clock
+	inquired  time.Time // when EVENTS was asked last while running
 	retryAt   time.Time
 	failures  int    // in a row
 	jitter    uint64 // so that two who quarrel do not do it in step
 }
+
+// leap is a stretch of EVENTS in which a run has shown nothing: of the lane there is no event behind after and before until, it says.
+type leap struct{ after, until uint64 }
 
 // NewMachine is an idle lane at the scorer instance me.
 func NewMachine(me string, l Limits) *Machine {

@@ -26,7 +26,7 @@ func (w *world) apply(lane int, c Commit) {
 		w.fail("lane %d: revision falls from %d to %d", lane, was.Revision, p.Revision)
 	case !p.Incarnation.Equal(was.Incarnation):
 		w.fail("lane %d: incarnation changes", lane)
-	case p.Tries > 0 && (p.Trying <= p.Seq || p.Width < 1) || p.Tries > 1 && p.Width != 1 || p.Until > 0 && (p.Until <= p.Seq || p.Width < 1):
+	case p.Tries > 0 && (p.Trying <= p.Seq || p.Taken < 1) || p.Tries > 1 && p.Taken != 1 || p.Until > 0 && (p.Until <= p.Seq || p.Width < 1):
 		w.fail("lane %d: position %+v cannot be", lane, p)
 	case p.Owner != "" && p.Owner != was.Owner && (p.Epoch != was.Epoch+1 || p.Seq != was.Seq || len(c.Events) > 0):
 		w.fail("lane %d: %s commits without a claim after %q", lane, p.Owner, was.Owner)
@@ -79,7 +79,7 @@ func (w *world) apply(lane int, c Commit) {
 // alone with its lane is not.
 func (w *world) mark(was events.Position, c Commit) {
 	p := c.Position
-	if was.Width == 1 && was.Trying != 0 && was.Trying <= w.gen.last() {
+	if was.Taken == 1 && was.Trying != 0 && was.Trying <= w.gen.last() {
 		e := w.gen.event(was.Trying)
 		by := p.Owner
 		if by == "" {
@@ -89,7 +89,7 @@ func (w *world) mark(was events.Position, c Commit) {
 			e.markers = e.markers[:n-1]
 		}
 	}
-	if p.Width == 1 && p.Trying != 0 && p.Trying <= w.gen.last() && len(c.Events) == 0 && p.Epoch == was.Epoch && p.Tries > 0 && p.Owner != "" &&
+	if p.Taken == 1 && p.Trying != 0 && p.Trying <= w.gen.last() && len(c.Events) == 0 && p.Epoch == was.Epoch && p.Tries > 0 && p.Owner != "" &&
 		(p.Trying != was.Trying || p.Tries > was.Tries) {
 		e := w.gen.event(p.Trying)
 		e.sealed = len(e.markers)

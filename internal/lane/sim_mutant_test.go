@@ -89,8 +89,15 @@ var mutants = []mutant{
 		}
 		return in
 	}},
-	{rule: "first event not asked for", input: func(_ *world, _ int, _ *Machine, in Input) Input {
-		if i, ok := in.(Inspected); ok {
+	{rule: "leap not asked about", input: func(_ *world, _ int, m *Machine, in Input) Input {
+		if i, ok := in.(Inspected); ok && m.phase == Checking {
+			i.Next = 0
+			return i
+		}
+		return in
+	}},
+	{rule: "first event not asked for", input: func(_ *world, _ int, m *Machine, in Input) Input {
+		if i, ok := in.(Inspected); ok && m.phase != Checking {
 			i.Next = 0
 			return i
 		}
@@ -105,7 +112,7 @@ var mutants = []mutant{
 	}},
 	{rule: "mark not taken back", commit: func(_ *world, m *Machine, c *Commit) bool {
 		if m.phase == Claiming {
-			c.Position.Trying, c.Position.Width, c.Position.Tries = m.pos.Trying, m.pos.Width, m.pos.Tries
+			c.Position.Trying, c.Position.Taken, c.Position.Tries = m.pos.Trying, m.pos.Taken, m.pos.Tries
 			m.next = c.Position
 		}
 		return false

@@ -84,6 +84,7 @@ type simRun struct {
 	id        uint64
 	gen       *generation
 	next      uint64 // EVENTS sequence to look at next
+	shown     uint64 // up to which messages told of EVENTS
 	delivered uint64 // consumer sequence of the last message sent
 	alive     bool
 }
@@ -157,7 +158,7 @@ func (w *world) serve(q packet) {
 		if from <= q.m.end && w.chance(w.f.holes) { // on a replica that is being put right; of what came after the claim nothing is known
 			from = min(from+1+w.r.Uint64N(4), q.m.end+1)
 		}
-		w.runs = append(w.runs, &simRun{p: q.p, m: q.m, lane: q.lane, id: a.Run, gen: w.gen, next: from, alive: true})
+		w.runs = append(w.runs, &simRun{p: q.p, m: q.m, lane: q.lane, id: a.Run, gen: w.gen, next: from, shown: a.From - 1, alive: true})
 		w.answer(&q, Opened{Run: a.Run})
 	case Commit:
 		switch {
@@ -211,6 +212,10 @@ func (w *world) emit(r *simRun, heartbeat bool) {
 		r.alive = false
 		return
 	}
+	if to := r.shown + w.limits.Leap + 1 + w.r.Uint64N(4); to > r.next && to <= r.gen.last()+1 && w.chance(w.f.holes) {
+		w.count.holes++
+		r.next = to
+	}
 	seq := max(r.next, r.gen.first)
 	for seq <= r.gen.last() && r.gen.event(seq).lane != r.lane {
 		seq++
@@ -219,6 +224,7 @@ func (w *world) emit(r *simRun, heartbeat bool) {
 		if seq > r.gen.last() {
 			r.next = seq
 		}
+		r.shown = r.next - 1
 		w.deliver(packet{p: r.p, m: r.m, lane: r.lane, run: r, in: Heartbeat{Run: r.id, Consumer: r.delivered, Stream: r.next - 1}})
 		return
 	}
@@ -226,7 +232,7 @@ func (w *world) emit(r *simRun, heartbeat bool) {
 		return
 	}
 	e := r.gen.event(seq)
-	r.next = seq + 1
+	r.next, r.shown = seq+1, seq
 	r.delivered++
 	w.deliver(packet{p: r.p, m: r.m, lane: r.lane, run: r, in: Delivered{Run: r.id, Consumer: r.delivered,
 		Event: Event{Seq: seq, Stored: e.stored, Subject: r.gen.name}}})
@@ -299,7 +305,7 @@ func (w *world) rebase(lane int) {
 		p.Seq, p.Incarnation = 0, w.gen.created
 	}
 	p.Epoch++
-	p.Owner, p.Attempts, p.Trying, p.Width, p.Tries, p.Trier, p.Until = "", 0, 0, 0, 0, "", 0
+	p.Owner, p.Attempts, p.Trying, p.Taken, p.Tries, p.Trier, p.Until, p.Width = "", 0, 0, 0, 0, "", 0, 0
 	w.token++
 	l.hist = append(l.hist, storedPosition{w.token, p})
 	l.missing = false

@@ -42,13 +42,13 @@ type faults struct {
 	stale, refuse, loseCommit          int
 	loseDelivery, repeatDelivery       int
 	poison, churn, kill, freeze, skips int
-	holes                              int // consumers that begin behind where they should
+	holes                              int // consumers that begin behind where they should, or pass over events
 }
 
 // counters show that a campaign meets what it is for.
 type counters struct {
 	steps, commits, claims, fenced, inFlight, storedUnknown, lostCommits, lostDeliveries int
-	kills, hangs, crashes, zombies, unread, expired, halts, foreign                      int
+	kills, hangs, crashes, zombies, unread, expired, halts, foreign, holes               int
 }
 
 func (c *counters) add(d counters) {
@@ -68,6 +68,7 @@ func (c *counters) add(d counters) {
 	c.expired += d.expired
 	c.halts += d.halts
 	c.foreign += d.foreign
+	c.holes += d.holes
 }
 
 // proc is one scorer process; lanes[i] is its machine for lane i, nil where it has none.
@@ -158,6 +159,7 @@ func newWorld(seed uint64, m mutant) *world {
 	if f.ages {
 		w.limits.Refresh = simRefresh
 	}
+	w.limits.Leap = uint64(pick(1, 2, 4))
 	w.lanes = make([]simLane, pick(1, 1, 2))
 	for i := range w.lanes {
 		w.token++

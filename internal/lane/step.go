@@ -264,10 +264,7 @@ func (m *Machine) alive(p events.Position) events.Position {
 	if p.Trier == m.me {
 		p.Trier = ""
 		if p.Tries--; p.Tries == 0 {
-			p.Trying = 0
-		}
-		if p.Tries == 0 && p.Until == 0 {
-			p.Width = 0
+			p.Trying, p.Taken = 0, 0
 		}
 	}
 	return p
@@ -277,13 +274,10 @@ func (m *Machine) alive(p events.Position) events.Position {
 func passed(p events.Position, seq uint64) events.Position {
 	p.Seq = seq
 	if p.Trying <= seq {
-		p.Trying, p.Tries, p.Trier = 0, 0, ""
+		p.Trying, p.Taken, p.Tries, p.Trier = 0, 0, 0, ""
 	}
 	if p.Until <= seq {
-		p.Until = 0
-	}
-	if p.Tries == 0 && p.Until == 0 {
-		p.Width = 0
+		p.Until, p.Width = 0, 0
 	}
 	return p
 }
@@ -291,9 +285,9 @@ func passed(p events.Position, seq uint64) events.Position {
 // suspected turns the mark of one who did not come back from several events into the range in which what it died of
 // stands, to be taken in narrower batches. The mark upon a single event stays: the next try is counted there.
 func suspected(p events.Position, narrow int) events.Position {
-	if p.Tries > 0 && p.Width > 1 {
-		p.Until, p.Width = p.Trying, max(1, p.Width/narrow)
-		p.Trying, p.Tries, p.Trier = 0, 0, ""
+	if p.Tries > 0 && p.Taken > 1 {
+		p.Until, p.Width = p.Trying, max(1, p.Taken/narrow)
+		p.Trying, p.Taken, p.Tries, p.Trier = 0, 0, 0, ""
 	}
 	return p
 }
@@ -346,8 +340,10 @@ func (m *Machine) inspected(in Inspected, now time.Time) []Action {
 			m.pos.Incarnation.Format(time.RFC3339Nano), in.Incarnation.Format(time.RFC3339Nano)))
 	case in.Last < m.pos.Seq:
 		return m.halt(now, fmt.Sprintf("the position is at event %d, and EVENTS ends at %d (restored from an older backup?): say where to go on with 'riskweir lane rebase'", m.pos.Seq, in.Last))
+	case m.phase == Checking && in.Next != 0 && in.Next < m.probed.until:
+		return m.late(now, m.probed.until-1, in.Next)
 	case m.phase == Checking:
-		m.phase, m.doubtful, m.later = Running, m.later, 0
+		m.phase, m.doubtful, m.later, m.probed = Running, m.later, 0, leap{}
 		if in.First <= m.pos.Seq+1 {
 			return m.proceed(now)
 		}
@@ -364,7 +360,7 @@ func (m *Machine) inspected(in Inspected, now time.Time) []Action {
 	}
 	m.run++
 	m.delivered, m.received, m.end, m.begins = 0, m.pos.Seq, in.Last, in.Next
-	m.known, m.doubtful, m.later = time.Time{}, 0, 0
+	m.known, m.doubtful, m.later, m.leaps, m.probed = time.Time{}, 0, 0, nil, leap{}
 	m.phase = Opening
 	return []Action{OpenRun{Run: m.run, Epoch: m.pos.Epoch, From: m.pos.Seq + 1}}
 }
@@ -393,10 +389,33 @@ func (m *Machine) reached(seq uint64, now time.Time) {
 	}
 }
 
-// check asks EVENTS, after the doubtful has been received, where it begins.
-func (m *Machine) check() []Action {
-	m.phase = Checking
-	return []Action{Inspect{ID: m.ask(), Revision: m.pos.Revision}}
+// leapt notes that the run is about to show seq, or that there is no event up to it, and has passed over much since it showed something.
+// Consumers were seen to pass over thousands of events, with nothing in their numbers to show it, on nodes that had just been parted and
+// frozen.
+func (m *Machine) leapt(until uint64) {
+	switch n := len(m.leaps); {
+	case m.limits.Leap == 0 || until <= m.received+m.limits.Leap:
+	case n > 0 && m.leaps[n-1].until == m.received+1 && (len(m.buffer) == 0 || m.buffer[len(m.buffer)-1].Seq <= m.leaps[n-1].after):
+		m.leaps[n-1].until = until // an idle lane, at each heartbeat
+	default:
+		m.leaps = append(m.leaps, leap{m.received, until})
+	}
+}
+
+// check asks EVENTS, after the doubtful has been received, where it begins, and after a leap for what would have been in it.
+func (m *Machine) check(now time.Time) []Action {
+	m.phase, m.inquired = Checking, now
+	a := Inspect{ID: m.ask(), Revision: m.pos.Revision}
+	if len(m.leaps) > 0 {
+		m.probed, m.leaps = m.leaps[0], m.leaps[1:]
+		a.Begin, a.After = true, m.probed.after
+	}
+	return []Action{a}
+}
+
+// unproven says that what the run has shown up to seq is not to be committed before EVENTS is asked.
+func (m *Machine) unproven(seq uint64) bool {
+	return m.doubtful != 0 && seq >= m.doubtful || len(m.leaps) > 0 && seq >= m.leaps[0].until
 }
 
 // take accepts only the next consumer sequence of the current run: a run is numbered 1, 2, 3 without a gap,
@@ -406,19 +425,18 @@ func (m *Machine) take(in Delivered, now time.Time) []Action {
 		return m.doubt(now, fmt.Sprintf("gap in the run: message %d (event %d) after %d (event %d)", in.Consumer, in.Event.Seq, m.delivered, m.received))
 	}
 	if m.delivered == 0 && m.begins != 0 && in.Event.Seq > m.begins {
-		return m.late(now, in.Event.Seq)
+		return m.late(now, in.Event.Seq, m.begins)
 	}
+	m.leapt(in.Event.Seq)
 	m.reached(in.Event.Seq, now)
 	m.delivered, m.known, m.heard = in.Consumer, in.Event.Stored, now
 	m.buffer = append(m.buffer, in.Event)
 	return m.proceed(now)
 }
 
-// late ends a run that has looked past the lane's first event without showing it. A consumer was seen to begin thousands of events behind
-// where it should, on nodes that had just been parted and frozen, with nothing in its numbers to show it. Of events stored after the claim
-// nothing is known here.
-func (m *Machine) late(now time.Time, seq uint64) []Action {
-	return m.doubt(now, fmt.Sprintf("the run begins at event %d, and the lane has event %d before it", seq, m.begins))
+// late ends a run that has looked past an event of the lane without showing it.
+func (m *Machine) late(now time.Time, seq, missed uint64) []Action {
+	return m.doubt(now, fmt.Sprintf("the run has passed over event %d of the lane and is at %d", missed, seq))
 }
 
 // heartbeat catches the tail that a gap cannot show: messages sent after which nothing more came.
@@ -427,10 +445,11 @@ func (m *Machine) heartbeat(in Heartbeat, now time.Time) []Action {
 		return m.doubt(now, fmt.Sprintf("the server has sent %d messages of the run, %d came", in.Consumer, m.delivered))
 	}
 	if m.delivered == 0 && m.begins != 0 && in.Stream >= m.begins {
-		return m.late(now, in.Stream)
+		return m.late(now, in.Stream, m.begins)
 	}
 	m.heard, m.failures = now, 0
 	if in.Stream > m.received {
+		m.leapt(in.Stream + 1)
 		m.reached(in.Stream, now)
 	}
 	return m.proceed(now)
@@ -443,8 +462,8 @@ func (m *Machine) proceed(now time.Time) []Action {
 		return nil
 	case len(m.buffer) == 0:
 		return m.owed(now)
-	case m.doubtful != 0 && m.buffer[0].Seq >= m.doubtful:
-		return m.check()
+	case m.unproven(m.buffer[0].Seq):
+		return m.check(now)
 	case m.careful > 0 && (m.pos.Attempts >= m.limits.CarefulAt || m.pos.Tries > 0 || m.pos.Until > 0):
 		return m.setOut()
 	}
@@ -457,7 +476,7 @@ func (m *Machine) suspicious() bool { return m.pos.Attempts > 0 || m.pos.Tries >
 // first is how many events, of the first n, are no later than last, and not doubtful; the first of all is neither.
 func (m *Machine) first(n int, last uint64) int {
 	n = min(n, len(m.buffer))
-	for n > 1 && (m.buffer[n-1].Seq > last || m.doubtful != 0 && m.buffer[n-1].Seq >= m.doubtful) {
+	for n > 1 && (m.buffer[n-1].Seq > last || m.unproven(m.buffer[n-1].Seq)) {
 		n--
 	}
 	return n
@@ -483,20 +502,20 @@ func (m *Machine) score(n int, t Treatment) []Action {
 func (m *Machine) setOut() []Action {
 	head := m.buffer[0].Seq
 	next := m.pos
-	switch alone := next.Tries > 0 && next.Width == 1 && next.Trying == head; {
+	switch alone := next.Tries > 0 && next.Taken == 1 && next.Trying == head; {
 	case next.Tries > 0 && next.Trier == m.me && next.Trying >= head:
-		return m.score(m.first(next.Width, next.Trying), Scored)
+		return m.score(m.first(next.Taken, next.Trying), Scored)
 	case alone && next.Tries >= m.limits.MaxTries:
 		return m.score(1, Unread)
 	case alone:
 		next.Tries++
 	case next.Until >= head:
-		next.Width = m.first(next.Width, next.Until)
-		next.Trying, next.Tries = m.buffer[next.Width-1].Seq, 1
+		next.Taken = m.first(next.Width, next.Until) // what came alone is taken alone, and the next are as many as may be
+		next.Trying, next.Tries = m.buffer[next.Taken-1].Seq, 1
 	default:
-		next.Until = 0
-		next.Width = m.first(max(1, m.limits.MaxBatch/m.limits.Narrow), math.MaxUint64)
-		next.Trying, next.Tries = m.buffer[next.Width-1].Seq, 1
+		next.Until, next.Width = 0, 0
+		next.Taken = m.first(max(1, m.limits.MaxBatch/m.limits.Narrow), math.MaxUint64)
+		next.Trying, next.Tries = m.buffer[next.Taken-1].Seq, 1
 	}
 	next.Trier = m.me
 	actions := m.commit(Committing, next, nil, Scored)
@@ -513,15 +532,17 @@ func (m *Machine) owed(now time.Time) []Action {
 	all := m.received >= m.end
 	suspect := all && m.suspicious()
 	switch {
+	case len(m.leaps) > 0 && now.Sub(m.inquired) >= m.limits.Silence: // an event that was passed over may be the last for long
+		return m.check(now)
 	case !stale && !suspect && m.revision <= m.pos.Revision:
 		return nil
-	case m.doubtful != 0 && m.received > m.pos.Seq:
-		return m.check()
+	case (m.doubtful != 0 || len(m.leaps) > 0) && m.received > m.pos.Seq:
+		return m.check(now)
 	}
 	next := passed(m.pos, m.received)
 	next.Revision = m.revision
 	if all {
-		next.Attempts, next.Trying, next.Width, next.Tries, next.Trier, next.Until, m.careful = 0, 0, 0, 0, "", 0, 0
+		next.Attempts, next.Trying, next.Taken, next.Tries, next.Trier, next.Until, next.Width, m.careful = 0, 0, 0, 0, "", 0, 0, 0
 	}
 	return m.commit(Committing, next, nil, Scored)
 }

@@ -185,7 +185,7 @@ func TestOutcomesRefuse(t *testing.T) {
 		}},
 		{"position: no seq, incarnation, epoch, revision", func() error { _, err := DecodePosition([]byte(`{}`)); return err }},
 		{"position: field seq: want an integer of 0 or more", func() error { _, err := DecodePosition([]byte(`{"seq":-1}`)); return err }},
-		{"position: seq 5, attempts 0, trying 5, width 0, tries 1, until 0 cannot be", func() error {
+		{"position: seq 5, attempts 0, trying 5, taken 0, tries 1, until 0, width 0 cannot be", func() error {
 			_, err := DecodePosition([]byte(`{"seq":5,"incarnation":"2026-01-01T00:00:00Z","epoch":1,"revision":0,"trying":5,"tries":1}`))
 			return err
 		}},

@@ -11,19 +11,20 @@ import (
 //
 //	every event of the lane with sequence <= Seq has exactly one outcome; none after it has one
 //	a claim raises Epoch by one; nothing lowers it
-//	Tries > 0  =>  Trying > Seq and Width > 0;   Tries > 1  =>  Width = 1
-//	Until > Seq, or 0
+//	Tries > 0  =>  Trying > Seq and Taken > 0;   Tries > 1  =>  Taken = 1
+//	Until > Seq and Width > 0, or both 0
 type Position struct {
 	Seq         uint64    `json:"seq"`                // EVENTS sequence of the last event with an outcome
 	Incarnation time.Time `json:"incarnation"`        // creation time of the EVENTS stream that Seq counts in
 	Epoch       uint64    `json:"epoch"`              // claims so far
 	Owner       string    `json:"owner,omitempty"`    // instance of the scorer; empty: released
 	Attempts    int       `json:"attempts,omitempty"` // claims from another owner since Seq last moved or the lane was idle
-	Trying      uint64    `json:"trying,omitempty"`   // the last of the Width events behind Seq that the owner set out upon, with nothing else
-	Width       int       `json:"width,omitempty"`    // events to set out upon at once, while Tries > 0 or Until > 0
+	Trying      uint64    `json:"trying,omitempty"`   // the last of the Taken events behind Seq that the owner set out upon, with nothing else
+	Taken       int       `json:"taken,omitempty"`    // how many they are
 	Tries       int       `json:"tries,omitempty"`    // how many set out upon them and have not come back
 	Trier       string    `json:"trier,omitempty"`    // instance that did so last
 	Until       uint64    `json:"until,omitempty"`    // an owner did not come back from a batch that ended here: what it died of is no later
+	Width       int       `json:"width,omitempty"`    // up to Until, events to set out upon at once
 	Revision    uint64    `json:"revision"`           // revision of the rollout record that scored up to Seq
 }
 
@@ -57,6 +58,8 @@ func DecodePosition(body []byte) (Position, error) {
 			p.Attempts, reason = t.small()
 		case "trying":
 			p.Trying, reason = t.count()
+		case "taken":
+			p.Taken, reason = t.small()
 		case "width":
 			p.Width, reason = t.small()
 		case "until":
@@ -75,8 +78,8 @@ func DecodePosition(body []byte) (Position, error) {
 	switch {
 	case err != nil:
 		return Position{}, err
-	case p.Attempts < 0 || p.Tries < 0 || p.Width < 0 || p.Tries > 0 && (p.Trying <= p.Seq || p.Width == 0) || p.Until > 0 && (p.Until <= p.Seq || p.Width == 0):
-		return Position{}, fmt.Errorf("position: seq %d, attempts %d, trying %d, width %d, tries %d, until %d cannot be", p.Seq, p.Attempts, p.Trying, p.Width, p.Tries, p.Until)
+	case p.Attempts < 0 || p.Tries < 0 || p.Taken < 0 || p.Width < 0 || p.Tries > 0 && (p.Trying <= p.Seq || p.Taken == 0) || p.Until > 0 && (p.Until <= p.Seq || p.Width == 0):
+		return Position{}, fmt.Errorf("position: seq %d, attempts %d, trying %d, taken %d, tries %d, until %d, width %d cannot be", p.Seq, p.Attempts, p.Trying, p.Taken, p.Tries, p.Until, p.Width)
 	}
 	return p, nil
 }

@@ -93,7 +93,7 @@ func sampleLabel() Label {
 func samplePosition() Position {
 	return Position{
 		Seq: 76, Incarnation: time.Date(2026, 1, 1, 0, 0, 0, 123456789, time.UTC), Epoch: 4, Owner: "scorer-1-Xy7",
-		Attempts: 1, Trying: 77, Width: 1, Tries: 2, Trier: "scorer-1-Xy7", Until: 80, Revision: 41,
+		Attempts: 1, Trying: 77, Taken: 1, Tries: 2, Trier: "scorer-1-Xy7", Until: 80, Width: 30, Revision: 41,
 	}
 }
 
