@@ -301,7 +301,10 @@ func (m *Machine) commit(p Phase, next events.Position, batch []Event, t Treatme
 
 func (m *Machine) commitEnd(in CommitEnd, now time.Time) []Action {
 	was := m.phase
-	if was == Releasing && (in.Result == Stored || in.Result == Fenced) {
+	switch {
+	case was == Releasing && in.Result == Fenced: // perhaps by a commit of our own, taken for lost, whose mark must not stay
+		return m.read()
+	case was == Releasing && in.Result == Stored:
 		m.phase = Idle
 		if m.wanted {
 			return m.read()
