@@ -2,7 +2,10 @@ package events_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -83,5 +86,79 @@ func TestEitherHalfOfAPublishIsLost(t *testing.T) {
 				t.Errorf("lost %d, want 6", courier.Lost())
 			}
 		})
+	}
+}
+
+// A subscriber whose request for a durable is lost is told so; when it subscribes again it finds the durable, whether it had been made or
+// not, and handles every outcome.
+func TestEitherHalfOfADurableIsLost(t *testing.T) {
+	cluster, js, client := broker(t)
+	score(t, js)
+	publishAmounts(t, js, client, 1, 2, 3)
+	for i, half := range testkit.Halves {
+		t.Run(half.String(), func(t *testing.T) {
+			courier := cluster.Courier(t)
+			client, err := events.NewClient(courier.Connect(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := events.Subscription{Durable: fmt.Sprintf("ledger%d", i), FromStart: true}
+			courier.Lose("$JS.API.CONSUMER.CREATE.>", half, 1)
+			brief, cancel := context.WithTimeout(testkit.Context(t), time.Second)
+			defer cancel()
+			if err := client.Subscribe(brief, kind, s, func(context.Context, events.Outcome) error { return errors.New("handled") }); err != nil {
+				t.Errorf("subscribed, and %v", err)
+			}
+			_, err = js.Consumer(testkit.Context(t), events.ScoresStream(kind), s.Durable)
+			if made := err == nil; made != (half == testkit.Answer) {
+				t.Errorf("the durable: %v", err)
+			}
+			ctx, stop := context.WithCancel(testkit.Context(t))
+			defer stop()
+			var ids []string
+			err = client.Subscribe(ctx, kind, s, func(_ context.Context, o events.Outcome) error {
+				if ids = append(ids, o.Score.ID); len(ids) == 3 {
+					stop()
+				}
+				return nil
+			})
+			if slices.Sort(ids); err != nil || !slices.Equal(ids, []string{"1", "2", "3"}) {
+				t.Errorf("handled %v, %v", ids, err)
+			}
+			if courier.Lost() != 1 {
+				t.Errorf("lost %d", courier.Lost())
+			}
+		})
+	}
+}
+
+// Whoever looks for an older outcome makes and removes consumers: a lost one is an error or a delay, never another outcome.
+func TestEitherHalfOfALookIsLost(t *testing.T) {
+	cluster, js, client := broker(t)
+	score(t, js)
+	publishAmounts(t, js, client, 1, 2, 3, 4)
+	for _, subject := range []string{"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DELETE.>"} {
+		for _, half := range testkit.Halves {
+			if subject == "$JS.API.CONSUMER.DELETE.>" && half == testkit.Answer {
+				continue // nobody waits for one
+			}
+			t.Run(subject+", "+half.String(), func(t *testing.T) {
+				courier := cluster.Courier(t)
+				client, err := events.NewClient(courier.Connect(t))
+				if err != nil {
+					t.Fatal(err)
+				}
+				courier.Lose(subject, half, 1)
+				brief, cancel := context.WithTimeout(testkit.Context(t), time.Second)
+				defer cancel()
+				if body, _, err := client.Outcome(brief, kind, "c1", 1); (err == nil) != (subject == "$JS.API.CONSUMER.DELETE.>") || err == nil && !strings.Contains(string(body), `"id":"1"`) {
+					t.Errorf("first: %s, %v", body, err)
+				}
+				if body, _, err := client.Outcome(testkit.Context(t), kind, "c1", 1); err != nil || !strings.Contains(string(body), `"id":"1"`) {
+					t.Errorf("again: %s, %v", body, err)
+				}
+				testkit.Eventually(t, testkit.Deadline, "the loss", func() (bool, string) { return courier.Lost() == 1, fmt.Sprint(courier.Lost()) })
+			})
+		}
 	}
 }
