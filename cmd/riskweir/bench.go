@@ -29,7 +29,10 @@ Examples:
 
   riskweir bench --quick
   riskweir bench --json > today.json
-  riskweir bench --quick --against today.json`
+  riskweir bench --quick --against today.json
+  riskweir bench --quick --against today.json --at-least 0.75
+
+Exit codes: 0 measured; 1 it could not be measured, or the ratio to the ceiling fell below --at-least of what it was; 2 wrong usage.`
 
 // benchRun is 'riskweir up' without a screen and without sources.
 type benchRun struct {
@@ -41,6 +44,7 @@ type benchRun struct {
 	span    time.Duration
 	json    bool
 	against string
+	least   float64
 
 	started []string
 }
@@ -60,6 +64,7 @@ func (a *app) bench(cmd *fisk.CmdClause) {
 	cmd.Flag("nats-port", "First NATS client port; the next free ones if it is taken").Default("34222").IntVar(&b.natsPort)
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&b.json)
 	cmd.Flag("against", "Compare with a report of before").PlaceHolder("FILE").StringVar(&b.against)
+	cmd.Flag("at-least", "With --against: fail if the ratio to the ceiling is below this share of what it was").PlaceHolder("SHARE").Float64Var(&b.least)
 	a.run(cmd, func(ctx context.Context) error {
 		b.out, b.status = a.out, a.err
 		for _, r := range rates {
@@ -96,6 +101,10 @@ func (b *benchRun) defaults() error {
 		return fmt.Errorf("--rounds %d: want at least 1", b.rounds)
 	case b.lanes < 1:
 		return fmt.Errorf("--lanes %d: want at least 1", b.lanes)
+	case b.least < 0 || b.least > 1:
+		return fmt.Errorf("--at-least %g: want a share, 0 to 1", b.least)
+	case b.least > 0 && b.against == "":
+		return errors.New("--at-least: want --against FILE too, to say of what")
 	}
 	return b.validate()
 }
@@ -110,8 +119,16 @@ func (b *benchRun) run(ctx context.Context) (err error) {
 		if err == nil {
 			err = json.Unmarshal(text, &old)
 		}
+		if err == nil && old.RatioToCeiling <= 0 {
+			err = errors.New("it is no report of 'riskweir bench --json'")
+		}
 		if err != nil {
 			return fmt.Errorf("--against %s: %w", b.against, err)
+		}
+	}
+	if b.dir != "" {
+		if err := os.MkdirAll(b.dir, 0o700); err != nil {
+			return fmt.Errorf("data directory: %w", err)
 		}
 	}
 	if b.dir, err = os.MkdirTemp(b.dir, "riskweir-bench-"); err != nil {
@@ -150,7 +167,7 @@ func (b *benchRun) run(ctx context.Context) (err error) {
 		err = report.Write(b.out)
 	}
 	if err == nil && b.against != "" {
-		err = report.Compare(b.status, old)
+		err = errors.Join(report.Compare(b.status, old), report.Fell(old, b.least))
 	}
 	return err
 }

@@ -135,6 +135,11 @@ func (c *chaosRun) run(ctx context.Context) (err error) {
 	if most := loaded.Seconds() * c.rate * bytesAnEvent; most > defaultStore {
 		return fmt.Errorf("--rate %g for so long may take %.0f GB on a node, and a node has %d GB: lower it", c.rate, most/1e9, defaultStore>>30)
 	}
+	if c.dir != "" {
+		if err := os.MkdirAll(c.dir, 0o700); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+	}
 	if c.dir, err = os.MkdirTemp(c.dir, "riskweir-chaos-"); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}

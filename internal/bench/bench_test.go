@@ -150,3 +150,15 @@ func TestOutcomeOfSize(t *testing.T) {
 		}
 	}
 }
+
+func TestFell(t *testing.T) {
+	old := Report{RatioToCeiling: 0.8}
+	for ratio, falls := range map[float64]bool{0.9: false, 0.8: false, 0.61: false, 0.59: true, 0: true} {
+		if err := (&Report{RatioToCeiling: ratio}).Fell(old, 0.75); (err != nil) != falls {
+			t.Errorf("%g against 0.8: %v", ratio, err)
+		}
+	}
+	if err := (&Report{}).Fell(old, 0); err != nil {
+		t.Errorf("without a share: %v", err)
+	}
+}

@@ -160,6 +160,15 @@ func (r *Report) Compare(w io.Writer, old Report) error {
 	return err
 }
 
+// Fell is an error if the ratio to the ceiling is below share of that of an earlier report. Only ratios say something of the program: absolute
+// rates are the machine's.
+func (r *Report) Fell(old Report, share float64) error {
+	if least := share * old.RatioToCeiling; r.RatioToCeiling < least {
+		return fmt.Errorf("the ratio to the ceiling is %.2f, below %.2f, which is %g of %.2f", r.RatioToCeiling, least, share, old.RatioToCeiling)
+	}
+	return nil
+}
+
 // quantile of sorted v, the nearest rank.
 func quantile(v []float64, q float64) float64 {
 	if len(v) == 0 {
