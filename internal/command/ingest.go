@@ -164,7 +164,14 @@ func ReadFile(cmd interface {
 		}
 		err = file.Run(ctx)
 		finish()
-		fmt.Fprintf(os.Stderr, "%s: %d rows, %d of them bad\n", cfg.Path, last.Rows, last.Invalid)
+		fmt.Fprintf(os.Stderr, "%s: %d rows, %d of them bad", cfg.Path, last.Rows, last.Invalid)
+		if last.Invalid > 0 {
+			fmt.Fprintf(os.Stderr, ": %s says why", file.InvalidPath())
+		}
+		fmt.Fprintln(os.Stderr)
+		if err == nil && last.Rows > 0 && last.Invalid == last.Rows {
+			err = fmt.Errorf("%s: every row is bad, nothing was ingested: see %s, and the contract of %s", cfg.Path, file.InvalidPath(), declared.Contract.Kind)
+		}
 		return err
 	}
 }

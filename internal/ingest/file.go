@@ -136,6 +136,9 @@ func NewFile(cfg FileConfig) (*File, error) {
 	return f, nil
 }
 
+// InvalidPath is the file that bad rows are written to, with the reason of each.
+func (f *File) InvalidPath() string { return f.invalid.path }
+
 // hasLabels says whether rows of events may bring labels with them.
 func (f *File) hasLabels() bool {
 	return !f.cfg.Labels && f.cfg.LabelDelay >= 0 && f.cfg.Schema.Contract.Label != nil
