@@ -107,6 +107,7 @@ type column struct {
 	words                          map[string]int
 	numbers, bools, times          int // of texts
 	zoneless, codes, quoted, nests int // of texts: times without a zone; leading zeros; numbers in JSON strings; nested
+	dressed                        int // of texts: numbers but for separators, a currency or a per cent sign
 	unique                         bool
 	values                         map[string]int // how often each occurs: all while unique, else at most maxLevels
 }
@@ -137,6 +138,9 @@ func (c *column) cell(text string) {
 	}
 	c.texts++
 	c.count(text)
+	if isDressed(trimmed) {
+		c.dressed++
+	}
 	var n token
 	literal := appendLiteral(nil, trimmed)
 	switch {
@@ -153,6 +157,26 @@ func (c *column) cell(text string) {
 		}
 		c.clock(trimmed)
 	}
+}
+
+// isDressed says whether text is a number as people write them: 1,200.50, 1.200,50, 12,5, $3 or 4.5 %.
+func isDressed(text string) bool {
+	bare := strings.Trim(text, "+-$€£¥% ")
+	if bare == "" || !isDigit(bare[0]) {
+		return false
+	}
+	digits, dress := 0, bare != strings.Trim(text, "+-")
+	for i := range len(bare) {
+		switch {
+		case isDigit(bare[i]):
+			digits++
+		case bare[i] == ',' || bare[i] == '\'' || bare[i] == ' ':
+			dress = true
+		case bare[i] != '.':
+			return false
+		}
+	}
+	return digits > 0 && dress
 }
 
 func (c *column) value(t *token) {
@@ -291,6 +315,8 @@ func (s *columnSet) contract(kind string, o InferOptions) (Contract, []string, e
 			note("%s: has no value in these rows: taken for a category", x.name)
 		case f.Type == Category && x.zoneless > 0:
 			note("%s: holds times without a zone: a category now; give them a zone to make it a time", x.name)
+		case f.Type == Category && x.texts > 0 && x.dressed > 0 && x.dressed+x.numbers == x.texts:
+			note("%s: numbers with separators, a currency or a per cent sign: a category now, of which a model learns little; write them as 1200.50 to make it a number", x.name)
 		case f.Type == Category && x.codes > 0 && x.numbers == x.texts:
 			note("%s: numbers with leading zeros: taken for codes, a category", x.name)
 		case f.Type == Category && x.quoted == x.texts:
@@ -300,6 +326,9 @@ func (s *columnSet) contract(kind string, o InferOptions) (Contract, []string, e
 	}
 	if i, ok := s.index[c.Time]; ok && s.list[i].times < s.list[i].texts {
 		x := s.list[i]
+		if x.times == 0 {
+			return Contract{}, nil, fmt.Errorf("infer %s: %s is to be the event's time, and no value of it is an RFC 3339 time with a zone, such as 2026-01-31T08:30:00Z: every row would be refused", kind, x.name)
+		}
 		note("%s: is the event's time, and %d of %d are no RFC 3339 times with a zone", x.name, x.texts-x.times, x.texts)
 	}
 	if c.Time == "" {
