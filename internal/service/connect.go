@@ -152,23 +152,25 @@ func (c Connection) await(ctx context.Context, conn *nats.Conn) error {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return ctx.Err() // whoever is told to stop has nothing to mend
 			}
-			return refusal(conn)
+			return c.refusal(conn)
 		case <-ready:
 		case <-tick.C:
 		}
 		if conn.IsClosed() {
-			return refusal(conn)
+			return c.refusal(conn)
 		}
 	}
 	return nil
 }
 
 // refusal is why conn never connected, as far as can be told.
-func refusal(conn *nats.Conn) error {
+func (c Connection) refusal(conn *nats.Conn) error {
 	servers, last := redact(strings.Join(conn.Servers(), ",")), conn.LastError()
 	switch {
 	case last == nil:
 		return fmt.Errorf("connect to %s: no server answered: is it running, and is the address right?", servers)
+	case errors.Is(last, nats.ErrAuthorization) && c.Context == "" && c.Creds == "" && c.NKey == "":
+		return fmt.Errorf("connect to %s: %w: say who you are: --context NAME ('riskweir up' makes the context riskweir), --creds FILE or --nkey FILE", servers, last)
 	case errors.Is(last, nats.ErrAuthorization):
 		return fmt.Errorf("connect to %s: %w: is the user of --nkey, --creds or --context one of this server's?", servers, last)
 	}

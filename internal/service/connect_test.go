@@ -78,6 +78,7 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 		{"a web server", Connection{Servers: strings.Replace(web.URL, "http", "nats", 1)}, "connect to nats://" + strings.TrimPrefix(web.URL, "http://") + ": "},
 		{"a silent server", Connection{Servers: silent.Addr().String()}, "connect to "},
 		{"no key", Connection{Servers: c.URL()}, "connect to " + c.URL() + ": "},
+		{"nobody", Connection{Servers: c.URL()}, "say who you are: --context NAME"},
 		{"a stranger's key", Connection{Servers: c.URL(), NKey: write(t, "s.nk", strangerSeed(t))}, "authorization violation: is the user of --nkey, --creds or --context one of this server's?"},
 		{"no key file", Connection{NKey: "/no/such.nk"}, "nkey seed /no/such.nk: "},
 		{"an empty key file", Connection{NKey: write(t, "e.nk", "")}, "nkey seed "},
