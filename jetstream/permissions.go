@@ -88,7 +88,6 @@ func Roles(kinds ...string) []Role {
 					return concat(
 						streamInfos(eventsOf(k)),
 						consume(eventsOf(k), "events."+k+".*.*"),
-						[]string{"$JS.API.CONSUMER.CREATE." + eventsOf(k) + ".*"}, // of the whole stream: see tail.Reader
 						consume(events.LabelsStream, "labels."+k+".*"),
 					)
 				}),

@@ -61,19 +61,25 @@ func onOwnDisk(choose chooser, how func(ctx context.Context, e *env, d Disk, nod
 
 func fillDisk(_ context.Context, _ *env, d Disk, _ string) error { return d.Fill() }
 
+// stepDown is how long a stream is given to be led by another node: an election takes up to 9 s, a handover much less.
+const stepDown = 3 * time.Second
+
 // slowDisk makes the node lead SCORES again: of one that follows nobody would notice.
 func slowDisk(ctx context.Context, e *env, d Disk, node string) error {
 	stream := events.ScoresStream(e.kind)
+	asked := time.Time{}
 	err := until(ctx, patience, func(ctx context.Context) error {
-		_, err := e.conn.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, node))
-		if err != nil {
+		leader, err := e.streamLeader(ctx, stream)
+		if err != nil || leader == node {
 			return err
 		}
-		leader, err := e.streamLeader(ctx, stream)
-		if err == nil && leader != node {
-			err = fmt.Errorf("%s is led by %s", stream, leader)
+		if time.Since(asked) > stepDown { // asked sooner again, it would take the lead away from whoever is taking it
+			asked = time.Now()
+			if _, err := e.conn.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+stream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, node)); err != nil {
+				return err
+			}
 		}
-		return err
+		return fmt.Errorf("%s is led by %s", stream, leader)
 	})
 	if err != nil {
 		return fmt.Errorf("let %s lead: %w", node, err)

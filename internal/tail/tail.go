@@ -20,7 +20,8 @@ type Reader struct {
 	Stream string
 	// Filter is left empty where nearly all is wanted: the server then goes from message to message. Behind a wildcard it may look, for each message, at
 	// every subject of the block that it stands in (nats-server 2.15.2, msgBlock.firstMatching: while the block's end is further away than four times
-	// its subjects), which a replica that is far behind has no time for.
+	// its subjects), which a replica that is far behind has no time for. The trainer
+	// has a filter all the same: it may read events, and nothing but a filter can say so in a permission for streams of any name.
 	Filter string
 	Name   string // that its consumers' names begin with
 	Owner  string // in the consumer's description

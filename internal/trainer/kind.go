@@ -162,7 +162,7 @@ func (k *kind) follow(ctx context.Context, js jetstream.JetStream) {
 		var rec events.Record // of the reader of events
 		readers := []*tail.Reader{
 			{
-				JS: js, Name: "trainer", Stream: events.EventsStream(k.name), Owner: owner,
+				JS: js, Name: "trainer", Stream: events.EventsStream(k.name), Filter: "events." + k.name + ".*.*", Owner: owner,
 				Begin: k.setIncarnation,
 				Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 					k.takeEvent(m, at, &rec)
@@ -201,12 +201,6 @@ func (k *kind) setIncarnation(at time.Time) {
 }
 
 func (k *kind) takeEvent(m tail.Message, at *jetstream.MsgMetadata, rec *events.Record) {
-	if !strings.HasPrefix(m.Subject(), "events.") { // how far a source has been read stands between the events
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.join.pass(at.Sequence.Stream, at.Timestamp)
-		return
-	}
 	k.mu.Lock()
 	schema, mem := k.schema, k.memory
 	k.mu.Unlock()
