@@ -73,8 +73,7 @@ type publisher interface {
 //	503  some or all were not accepted by the broker; send those again
 type Server struct {
 	cfg     ServerConfig
-	js      publisher // the same as streams, but in tests
-	streams natsjs.JetStream
+	js      publisher
 	client  *events.Client // looks for outcomes that the view did not show
 	view    view
 	metrics metrics
@@ -105,7 +104,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
-	s := &Server{cfg: cfg, js: js, streams: js, client: client, view: newView(cfg.Conn)}
+	s := &Server{cfg: cfg, js: js, client: client, view: newView(cfg.Conn)}
 	s.records.New = func() any { return new(events.Record) }
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -114,7 +113,8 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 }
 
 // Run serves until ctx ends; then it takes no more requests, answers those under way, and after the
-// grace gives them up. It returns when none is left.
+// grace gives them up. It returns when none is left. What nats.go keeps for acks ends with the connection: its
+// CleanupPublisher, called before its own goroutine has run, leaves that behind for ever (nats.go 1.55, publish.go).
 func (s *Server) Run(ctx context.Context) error {
 	// Requests outlive ctx by the grace.
 	requests, giveUp := context.WithCancel(context.WithoutCancel(ctx))
@@ -131,7 +131,6 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(s.cfg.Listener) }()
-	defer s.streams.CleanupPublisher()
 	defer s.view.close()
 	select {
 	case err := <-served:
