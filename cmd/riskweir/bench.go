@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -25,12 +26,16 @@ It starts nodes and scorers of its own, in a directory of its own, on ports of i
 again and again, by turns: Riskweir on msgpack and on JSON; the ceiling, the same lanes and commits with nothing
 between; and the plain way, a durable consumer with single publishes. Ratios are of samples of the same round.
 
+With --memory it measures instead what memory costs: 0, 10 and 40 features of earlier events, by one key and by two, on the same
+events and under the same ceiling.
+
 Examples:
 
   riskweir bench --quick
   riskweir bench --json > today.json
   riskweir bench --quick --against today.json
   riskweir bench --quick --against today.json --at-least 0.75
+  riskweir bench --memory --entities 1000000 --take-overs 3
 
 Exit codes: 0 measured; 1 it could not be measured, or the ratio to the ceiling fell below --at-least of what it was; 2 wrong usage.`
 
@@ -45,6 +50,10 @@ type benchRun struct {
 	json    bool
 	against string
 	least   float64
+
+	memory    bool
+	entities  int
+	takeOvers int
 
 	started []string
 }
@@ -65,6 +74,9 @@ func (a *app) bench(cmd *fisk.CmdClause) {
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&b.json)
 	cmd.Flag("against", "Compare with a report of before").PlaceHolder("FILE").StringVar(&b.against)
 	cmd.Flag("at-least", "With --against: fail if the ratio to the ceiling is below this share of what it was").PlaceHolder("SHARE").Float64Var(&b.least)
+	cmd.Flag("memory", "Measure what memory costs").UnNegatableBoolVar(&b.memory)
+	cmd.Flag("entities", "With --memory: entities to remember").Default("10000").IntVar(&b.entities)
+	cmd.Flag("take-overs", "With --memory: how often one of two scorers is killed").IntVar(&b.takeOvers)
 	a.run(cmd, func(ctx context.Context) error {
 		b.out, b.status = a.out, a.err
 		for _, r := range rates {
@@ -103,6 +115,12 @@ func (b *benchRun) defaults() error {
 		return fmt.Errorf("--lanes %d: want at least 1", b.lanes)
 	case b.least < 0 || b.least > 1:
 		return fmt.Errorf("--at-least %g: want a share, 0 to 1", b.least)
+	case b.memory && b.against != "":
+		return errors.New("--memory: --against compares reports without it")
+	case b.entities < 100 || b.entities > 50_000_000:
+		return fmt.Errorf("--entities %d: want 100 to 50000000", b.entities)
+	case b.takeOvers < 0:
+		return fmt.Errorf("--take-overs %d: want 0 or more", b.takeOvers)
 	case b.least > 0 && b.against == "":
 		return errors.New("--at-least: want --against FILE too, to say of what")
 	}
@@ -152,24 +170,36 @@ func (b *benchRun) run(ctx context.Context) (err error) {
 	if err := b.applyTopology(ctx); err != nil {
 		return err
 	}
-	report, err := bench.Run(ctx, bench.Config{
+	cfg := bench.Config{
 		System: b, Conn: b.conn, Nodes: b.nodes, Scorers: b.scorers, Lanes: b.lanes, Events: b.events, Rounds: b.rounds, Rates: b.rates, Span: b.span,
 		Note: func(format string, a ...any) { fmt.Fprintf(b.status, format+"\n", a...) },
-	})
+	}
+	if b.memory {
+		report, err := bench.RunMemory(ctx, bench.MemoryConfig{Config: cfg, Entities: b.entities, TakeOvers: b.takeOvers})
+		if err != nil {
+			return err
+		}
+		return b.print(&report)
+	}
+	report, err := bench.Run(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	if b.json {
-		enc := json.NewEncoder(b.out)
-		enc.SetIndent("", "  ")
-		err = enc.Encode(report)
-	} else {
-		err = report.Write(b.out)
-	}
+	err = b.print(&report)
 	if err == nil && b.against != "" {
 		err = errors.Join(report.Compare(b.status, old), report.Fell(old, b.least))
 	}
 	return err
+}
+
+// print is for machines with --json, else for people.
+func (b *benchRun) print(report interface{ Write(io.Writer) error }) error {
+	if !b.json {
+		return report.Write(b.out)
+	}
+	enc := json.NewEncoder(b.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(report)
 }
 
 // Start runs a service, or what stands in its place, with the user that it needs.
@@ -184,6 +214,25 @@ func (b *benchRun) Start(ctx context.Context, name, what string, args ...string)
 func (b *benchRun) Stop() {
 	b.sup.Stop(b.started...)
 	b.started = nil
+}
+
+func (b *benchRun) Kill(name string) error {
+	b.sup.Kill(name)
+	return nil
+}
+
+// Resident is from /proc, where there is one.
+func (b *benchRun) Resident() (bytes int64) {
+	for _, c := range b.sup.Status() {
+		if c.PID != 0 && slices.Contains(b.started, c.Name) {
+			text, err := os.ReadFile("/proc/" + strconv.Itoa(c.PID) + "/statm")
+			if f := strings.Fields(string(text)); err == nil && len(f) > 1 {
+				pages, _ := strconv.ParseInt(f[1], 10, 64)
+				bytes += pages * int64(os.Getpagesize())
+			}
+		}
+	}
+	return bytes
 }
 
 // CPU is from /proc, where there is one.

@@ -37,6 +37,10 @@ type System interface {
 	Start(ctx context.Context, name, what string, args ...string) error
 	// Stop all that Start started, in order.
 	Stop()
+	// Kill one of them, from one moment to the next, for good.
+	Kill(name string) error
+	// Resident bytes of all that Start started; 0 where the system does not say.
+	Resident() int64
 	// CPU seconds that the processes called name, or a node each, have used; false where the system does not say.
 	CPU() (services, nodes float64, ok bool)
 }
@@ -67,7 +71,8 @@ const (
 type bench struct {
 	Config
 	js    natsjs.JetStream
-	size  int // of a msgpack outcome, bytes; known after the warm-up
+	kind  string // that latency is measured of
+	size  int    // of a msgpack outcome, bytes; known after the warm-up
 	round int
 }
 
@@ -77,7 +82,7 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("jetstream: %w", err)
 	}
-	b := &bench{Config: cfg, js: js}
+	b := &bench{Config: cfg, js: js, kind: kindOf(events.Msgpack)}
 	report := Report{
 		At: time.Now().UTC(), Version: model.CodeVersion(), Go: runtime.Version(), Cores: runtime.NumCPU(), Load: loadAverage(),
 		Nodes: cfg.Nodes, Sync: "always", Storage: "file", Scorers: cfg.Scorers, Lanes: cfg.Lanes, Events: cfg.Events, Rounds: cfg.Rounds,
@@ -126,6 +131,14 @@ func (b *bench) provision(ctx context.Context, enc events.Encoding) error {
 	if _, err := topology.ApplyKind(ctx, b.js, c, topology.Options{Replicas: b.Nodes}); err != nil {
 		return err
 	}
+	if err := b.promote(ctx, c); err != nil {
+		return err
+	}
+	return b.fill(ctx, c.Kind, enc)
+}
+
+// promote trains a model for the contract, which is declared, and puts it into force.
+func (b *bench) promote(ctx context.Context, c events.Contract) error {
 	k, err := topology.ReadKind(ctx, b.js, c.Kind)
 	if err != nil {
 		return err
@@ -146,32 +159,38 @@ func (b *bench) provision(ctx context.Context, enc events.Encoding) error {
 	if _, _, err := registry.Promote(ctx, c.Kind, version, "bench", "to measure with"); err != nil {
 		return err
 	}
-	return b.fill(ctx, c.Kind, enc)
+	return nil
 }
 
-// fill stores the backlog in atomic batches.
+// fill stores the backlog.
 func (b *bench) fill(ctx context.Context, kind string, enc events.Encoding) error {
 	g := newGenerator(1)
+	return b.store(ctx, kind, b.Events, func() (*nats.Msg, error) {
+		e := g.event()
+		body, err := e.body(enc)
+		if err != nil {
+			return nil, err
+		}
+		subject, err := events.EventSubject(kind, e.account)
+		return &nats.Msg{Subject: subject, Data: body}, err
+	})
+}
+
+// store n events in atomic batches.
+func (b *bench) store(ctx context.Context, kind string, n int, next func() (*nats.Msg, error)) error {
 	to := topology.Committer{Conn: b.Conn, Stream: events.EventsStream(kind), Timeout: 30 * time.Second}
-	for left := b.Events; left > 0; {
-		n := min(left, fillBatch)
-		msgs := make([]*nats.Msg, n)
+	for n > 0 {
+		msgs := make([]*nats.Msg, min(n, fillBatch))
 		for i := range msgs {
-			e := g.event()
-			body, err := e.body(enc)
-			if err != nil {
+			var err error
+			if msgs[i], err = next(); err != nil {
 				return err
 			}
-			subject, err := events.EventSubject(kind, e.account)
-			if err != nil {
-				return err
-			}
-			msgs[i] = &nats.Msg{Subject: subject, Data: body}
 		}
 		if _, err := to.Commit(ctx, msgs); err != nil {
 			return fmt.Errorf("store the backlog: %w", err)
 		}
-		left -= n
+		n -= len(msgs)
 	}
 	return nil
 }
@@ -185,7 +204,7 @@ func (b *bench) sample(ctx context.Context, name string) (Sample, error) {
 	if name == NameJSON {
 		kind = kindOf(events.JSON)
 	}
-	done, start, err := b.prepare(ctx, name, kind)
+	done, start, err := b.prepare(ctx, name, kind, 0)
 	if err != nil {
 		return s, err
 	}
@@ -210,7 +229,7 @@ func (b *bench) sample(ctx context.Context, name string) (Sample, error) {
 	if err != nil {
 		return s, err
 	}
-	if err := b.rate(ctx, events.ScoresStream(kind), first, last, &s); err != nil {
+	if _, err := b.rate(ctx, events.ScoresStream(kind), first, last, &s); err != nil {
 		return s, err
 	}
 	if name == NameMsgpack {
@@ -219,8 +238,8 @@ func (b *bench) sample(ctx context.Context, name string) (Sample, error) {
 	return s, nil
 }
 
-// prepare puts everything back to the beginning, and says how to start what is measured and how to see that it is done.
-func (b *bench) prepare(ctx context.Context, name, kind string) (done func(context.Context) (bool, error), start func() error, err error) {
+// prepare puts everything back to the event behind seq, and says how to start what is measured and how to see that it is done.
+func (b *bench) prepare(ctx context.Context, name, kind string, seq uint64) (done func(context.Context) (bool, error), start func() error, err error) {
 	if name == NamePlain {
 		c, err := b.js.CreateOrUpdateConsumer(ctx, events.EventsStream(kind), natsjs.ConsumerConfig{
 			Durable: plainConsumer, FilterSubject: "events." + kind + ".>", AckPolicy: natsjs.AckExplicitPolicy, MaxAckPending: 20_000, AckWait: 30 * time.Second,
@@ -239,7 +258,7 @@ func (b *bench) prepare(ctx context.Context, name, kind string) (done func(conte
 			return b.System.Start(ctx, "plain", "bench-plain", "--kind", kind, "--round", strconv.FormatInt(time.Now().UnixNano(), 36))
 		}, nil
 	}
-	ends, err := b.rewind(ctx, kind)
+	ends, err := b.rewind(ctx, kind, seq)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -258,8 +277,8 @@ func (b *bench) prepare(ctx context.Context, name, kind string) (done func(conte
 	}, nil
 }
 
-// rewind puts every lane back to the beginning and returns the last event of each.
-func (b *bench) rewind(ctx context.Context, kind string) (map[int]uint64, error) {
+// rewind puts every lane back to the event behind seq and returns the last event of each.
+func (b *bench) rewind(ctx context.Context, kind string, seq uint64) (map[int]uint64, error) {
 	ends := map[int]uint64{}
 	stream, err := b.js.Stream(ctx, events.EventsStream(kind))
 	if err != nil {
@@ -274,7 +293,7 @@ func (b *bench) rewind(ctx context.Context, kind string) (map[int]uint64, error)
 			return nil, fmt.Errorf("last event of lane %d: %w", lane, err)
 		}
 		ends[lane] = last.Sequence
-		_, err = topology.Rebase(ctx, b.js, topology.RebaseRequest{Kind: kind, Lane: lane, By: "bench", Reason: "another round", Force: true})
+		_, err = topology.Rebase(ctx, b.js, topology.RebaseRequest{Kind: kind, Lane: lane, Seq: seq, By: "bench", Reason: "another round", Force: true})
 		if err != nil {
 			return nil, err
 		}
@@ -335,31 +354,31 @@ func (b *bench) lastSeq(ctx context.Context, stream string) (uint64, error) {
 	return s.CachedInfo().State.LastSeq, nil
 }
 
-// rate of the messages after first up to last, by the server's clock. Positions are among them, one for hundreds of outcomes.
-func (b *bench) rate(ctx context.Context, stream string, first, last uint64, s *Sample) error {
+// rate of the messages after first up to last, by the server's clock, and when the first was stored. Positions are among them, one for hundreds of outcomes.
+func (b *bench) rate(ctx context.Context, stream string, first, last uint64, s *Sample) (began time.Time, err error) {
 	in, err := b.js.Stream(ctx, stream)
 	if err != nil {
-		return err
+		return began, err
 	}
 	n := float64(last - first)
-	var at [2]*natsjs.RawStreamMsg
-	for i, share := range []float64{from, till} {
-		seq := first + uint64(share*n)
+	var at [3]*natsjs.RawStreamMsg
+	for i, share := range []float64{0, from, till} {
+		seq := first + 1 + uint64(share*n)
 		for ; ; seq++ {
 			if at[i], err = in.GetMsg(ctx, seq); err != nil {
-				return fmt.Errorf("outcome %d of %s: %w", seq, stream, err)
+				return began, fmt.Errorf("outcome %d of %s: %w", seq, stream, err)
 			}
 			if s, err := events.ParseStoredScore(at[i].Subject); err == nil && s.Kind != "" {
 				break
 			}
 		}
 	}
-	span := at[1].Time.Sub(at[0].Time)
+	span := at[2].Time.Sub(at[1].Time)
 	if span <= 0 {
-		return fmt.Errorf("%d outcomes were stored in no time: raise --events", last-first)
+		return began, fmt.Errorf("%d outcomes were stored in no time: raise --events", last-first)
 	}
 	s.Outcomes = last - first
-	s.Rate = float64(at[1].Sequence-at[0].Sequence) / span.Seconds() * min(1, float64(b.Events)/n)
-	s.Size = len(at[0].Data)
-	return nil
+	s.Rate = float64(at[2].Sequence-at[1].Sequence) / span.Seconds() * min(1, float64(b.Events)/n)
+	s.Size = len(at[1].Data)
+	return at[0].Time, nil
 }

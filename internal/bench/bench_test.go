@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -160,5 +161,62 @@ func TestFell(t *testing.T) {
 	}
 	if err := (&Report{}).Fell(old, 0); err != nil {
 		t.Errorf("without a share: %v", err)
+	}
+}
+
+// Every contract of the memory benchmark is a newer version of the one before, has the features that its name says, decodes the workload, and has a model.
+func TestMemoryContracts(t *testing.T) {
+	for i, c := range memoryCases {
+		k := memoryContract(c, 8, i+1)
+		text, err := k.YAML()
+		if err == nil {
+			k, err = events.ParseContract(text)
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		schema, err := events.Compile(k)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		if got := len(schema.Inputs) - len(k.Fields); got != c.features {
+			t.Errorf("%s: %d features", c.name, got)
+		}
+		g := newGenerator(5)
+		for _, fields := range []int{1, numbers} {
+			e := g.event()
+			e.shop, e.at = "s1", time.Unix(1e9, 5000)
+			body, err := e.msgpackOf(fields)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var rec events.Record
+			if err := schema.Decode(events.Msgpack, body, &rec); err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			if rec.Unknown != 0 || !rec.Time.Equal(e.at) || rec.Values[0].Num != e.n[0] || string(rec.Values[numbers+categories].Text) != "s1" {
+				t.Errorf("%s: %d unknown fields, %+v", c.name, rec.Unknown, rec.Values)
+			}
+		}
+		a, err := fit(t.Context(), k, model.ContractRef{Version: i + 1, Revision: 1}, trainOn)
+		if err != nil || len(a.Weights) < c.features {
+			t.Errorf("%s: a model of %v, %v", c.name, a, err)
+		}
+	}
+}
+
+// What a report concludes is of samples of the same round.
+func TestMemoryReport(t *testing.T) {
+	r := MemoryReport{Samples: []MemorySample{
+		{Sample: Sample{Name: NameCeiling, Round: 1, Rate: 100}}, {Sample: Sample{Name: "10 by account", Round: 1, Rate: 50}, Ready: 2, Resident: 3e6},
+		{Sample: Sample{Name: NameCeiling, Round: 2, Rate: 10}}, {Sample: Sample{Name: "10 by account", Round: 2, Rate: 9}, Ready: 4, Resident: 5e6},
+	}, TakeOvers: []float64{1.5}}
+	r.conclude()
+	if s := r.Ratios["10 by account"]; s.Min != 0.5 || s.Max != 0.9 || s.N != 2 {
+		t.Errorf("%+v", s)
+	}
+	var b bytes.Buffer
+	if err := r.Write(&b); err != nil || !strings.Contains(b.String(), "0.70") || !strings.Contains(b.String(), "1.50 s") {
+		t.Errorf("%v:\n%s", err, b.String())
 	}
 }

@@ -20,10 +20,8 @@ const (
 	warmUp = 2 * time.Second
 )
 
-// latency sends msgpack events at fixed times, whatever became of those before, and takes the time from when each was to be sent to
-// when its committed score came by the live view.
+// latency of scorers that are started for it.
 func (b *bench) latency(ctx context.Context, rate int) (Latency, error) {
-	kind := kindOf(events.Msgpack)
 	for i := range b.Scorers {
 		if err := b.System.Start(ctx, "scorer-"+strconv.Itoa(i+1), "scorer"); err != nil {
 			return Latency{}, err
@@ -33,13 +31,26 @@ func (b *bench) latency(ctx context.Context, rate int) (Latency, error) {
 	if err := pause(ctx, settle); err != nil {
 		return Latency{}, err
 	}
+	return b.paced(ctx, b.kind, rate)
+}
+
+// sent is what became of events that were to be sent at fixed times.
+type sent struct {
+	due  []time.Time
+	late []time.Duration // by which the sender itself was
+	came []time.Time     // zero: not
+}
+
+// send sends msgpack events at fixed times, whatever became of those before, and says when the committed score of each came by the
+// live view. before is called ahead of each event with the time since the first; nil: not.
+func (b *bench) send(ctx context.Context, kind string, rate int, span time.Duration, before func(time.Duration) error) (sent, error) {
 	every := time.Second / time.Duration(rate)
-	n := int((warmUp + b.Span) / every)
-	skip := int(warmUp / every)
+	n := int(span / every)
 	prefix := strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
+	x := sent{due: make([]time.Time, n), late: make([]time.Duration, n)}
+	came := make([]time.Time, n) // of mu
 
 	var mu sync.Mutex
-	came := make([]time.Time, n)
 	sub, err := b.Conn.Subscribe("scores."+kind+".>", func(m *nats.Msg) {
 		now := time.Now()
 		s, err := events.DecodeScore(m.Data)
@@ -54,52 +65,74 @@ func (b *bench) latency(ctx context.Context, rate int) (Latency, error) {
 		}
 	})
 	if err != nil {
-		return Latency{}, fmt.Errorf("live view: %w", err)
+		return x, fmt.Errorf("live view: %w", err)
 	}
+	defer sub.Unsubscribe()
 	if err := b.Conn.Flush(); err != nil {
-		return Latency{}, err
+		return x, err
 	}
 	g := newGenerator(uint64(time.Now().UnixNano()))
-	late := make([]float64, 0, n)
 	began := time.Now().Add(10 * time.Millisecond)
 	for i := range n {
 		e := g.event()
 		e.id = prefix + strconv.Itoa(i)
 		body, err := e.msgpack()
 		if err != nil {
-			return Latency{}, err
+			return x, err
 		}
 		subject, err := events.EventSubject(kind, e.account)
 		if err != nil {
-			return Latency{}, err
+			return x, err
 		}
-		at := began.Add(time.Duration(i) * every)
-		if err := pause(ctx, time.Until(at)); err != nil {
-			return Latency{}, err
+		x.due[i] = began.Add(time.Duration(i) * every)
+		if err := pause(ctx, time.Until(x.due[i])); err != nil {
+			return x, err
 		}
-		if i >= skip {
-			late = append(late, ms(time.Since(at)))
+		if before != nil {
+			if err := before(x.due[i].Sub(began)); err != nil {
+				return x, err
+			}
 		}
+		x.late[i] = time.Since(x.due[i])
 		if _, err := b.js.PublishMsgAsync(&nats.Msg{Subject: subject, Data: body}, natsjs.WithStallWait(settle)); err != nil {
-			return Latency{}, fmt.Errorf("publish: %w", err)
+			return x, fmt.Errorf("publish: %w", err)
 		}
 	}
-	if err := pause(ctx, settle); err != nil {
-		return Latency{}, err
-	}
-	if err := sub.Unsubscribe(); err != nil {
-		return Latency{}, err
+	for end := time.Now().Add(settle); time.Now().Before(end); {
+		mu.Lock()
+		all := !slices.ContainsFunc(came, time.Time.IsZero)
+		mu.Unlock()
+		if all {
+			break
+		}
+		if err := pause(ctx, pollEvery); err != nil {
+			return x, err
+		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
+	x.came = slices.Clone(came) // a score may come still
+	return x, nil
+}
+
+// paced is the latency at a rate, from the time at which an event was to be sent to when its committed score came.
+func (b *bench) paced(ctx context.Context, kind string, rate int) (Latency, error) {
+	x, err := b.send(ctx, kind, rate, warmUp+b.Span, nil)
+	if err != nil {
+		return Latency{}, err
+	}
 	l := Latency{Rate: rate}
-	var took []float64
-	for i := skip; i < n; i++ {
-		if came[i].IsZero() {
+	var took, late []float64
+	for i := range x.due {
+		if x.due[i].Sub(x.due[0]) < warmUp {
+			continue
+		}
+		late = append(late, ms(x.late[i]))
+		if x.came[i].IsZero() {
 			l.Lost++
 			continue
 		}
-		took = append(took, ms(came[i].Sub(began.Add(time.Duration(i)*every))))
+		took = append(took, ms(x.came[i].Sub(x.due[i])))
 	}
 	slices.Sort(took)
 	slices.Sort(late)

@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -76,29 +77,13 @@ func loadAverage() string {
 }
 
 func (r *Report) conclude() {
-	by := map[string]map[int]float64{}
-	for _, s := range r.Samples {
-		if by[s.Name] == nil {
-			by[s.Name] = map[int]float64{}
-		}
-		by[s.Name][s.Round] = s.Rate
-	}
+	by := byRound(r.Samples)
 	r.Rates, r.Ratios = map[string]Spread{}, map[string]Spread{}
 	for name, rounds := range by {
-		var v []float64
-		for _, x := range rounds {
-			v = append(v, x)
-		}
-		r.Rates[name] = spread(v)
+		r.Rates[name] = spreadOf(rounds)
 	}
 	ratio := func(a, b string) float64 {
-		var v []float64
-		for round, x := range by[a] {
-			if y := by[b][round]; y > 0 {
-				v = append(v, x/y)
-			}
-		}
-		s := spread(v)
+		s := ratios(by, a, b)
 		r.Ratios[a+"/"+b] = s
 		return s.Median
 	}
@@ -107,6 +92,32 @@ func (r *Report) conclude() {
 	r.RatioToPlain = ratio(NameMsgpack, NamePlain)
 }
 
+// byRound is the rate of each name in each round.
+func byRound(samples []Sample) map[string]map[int]float64 {
+	by := map[string]map[int]float64{}
+	for _, s := range samples {
+		if by[s.Name] == nil {
+			by[s.Name] = map[int]float64{}
+		}
+		by[s.Name][s.Round] = s.Rate
+	}
+	return by
+}
+
+func spreadOf(rounds map[int]float64) Spread { return spread(slices.Collect(maps.Values(rounds))) }
+
+// ratios of a to b, round by round.
+func ratios(by map[string]map[int]float64, a, b string) Spread {
+	var v []float64
+	for round, x := range by[a] {
+		if y := by[b][round]; y > 0 {
+			v = append(v, x/y)
+		}
+	}
+	return spread(v)
+}
+
+// spread sorts v.
 func spread(v []float64) Spread {
 	if len(v) == 0 {
 		return Spread{}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/trainer"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -47,6 +48,9 @@ type event struct {
 	id, account string
 	n           [numbers]float64
 	c           [categories]int
+
+	shop string    // memory's alone
+	at   time.Time // likewise
 }
 
 // generator of events; the same seed, the same events.
@@ -102,10 +106,20 @@ func (e *event) json(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-func (e *event) msgpack() ([]byte, error) {
+func (e *event) msgpack() ([]byte, error) { return e.msgpackOf(numbers) }
+
+// msgpackOf is the event with its first n numbers, and with categories only if n is all of them.
+func (e *event) msgpackOf(n int) ([]byte, error) {
 	var b bytes.Buffer
 	enc := msgpack.NewEncoder(&b)
-	err := enc.EncodeMapLen(2 + numbers + categories)
+	size := 2 + n
+	if n == numbers {
+		size += categories
+	}
+	if e.shop != "" {
+		size += 2
+	}
+	err := enc.EncodeMapLen(size)
 	put := func(key string, write func() error) {
 		if err == nil {
 			err = enc.EncodeString(key)
@@ -116,11 +130,17 @@ func (e *event) msgpack() ([]byte, error) {
 	}
 	put("id", func() error { return enc.EncodeString(e.id) })
 	put("account", func() error { return enc.EncodeString(e.account) })
-	for i, v := range e.n {
+	if e.shop != "" {
+		put("shop", func() error { return enc.EncodeString(e.shop) })
+		put("time", func() error { return enc.EncodeString(e.at.UTC().Format(time.RFC3339Nano)) })
+	}
+	for i, v := range e.n[:n] {
 		put(numberName(i), func() error { return enc.EncodeFloat64(v) })
 	}
-	for i, v := range e.c {
-		put(categoryName(i), func() error { return enc.EncodeString("L" + strconv.Itoa(v)) })
+	if n == numbers {
+		for i, v := range e.c {
+			put(categoryName(i), func() error { return enc.EncodeString("L" + strconv.Itoa(v)) })
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("encode an event: %w", err)
@@ -144,11 +164,25 @@ func fit(ctx context.Context, c events.Contract, ref model.ContractRef, n int) (
 	}
 	g, data := newGenerator(7), trainer.NewDataset(schema)
 	var rec events.Record
+	var remembered *memory.Store
+	var past []float64
+	if c.Memory != nil {
+		plan, err := memory.Compile(schema)
+		if err != nil {
+			return nil, fmt.Errorf("memory: %w", err)
+		}
+		remembered, past = memory.New(plan), make([]float64, plan.Width())
+	}
 	positives := 0
-	for range n {
+	for i := range n {
 		e := g.event()
 		if err := schema.Decode(events.JSON, e.json(nil), &rec); err != nil {
 			return nil, fmt.Errorf("decode an event of the workload: %w", err)
+		}
+		if remembered != nil {
+			rec.Time = time.Unix(int64(60*i), 0)
+			remembered.Step(memory.Event{Record: &rec}, past)
+			rec.SetMemory(past)
 		}
 		bad := g.bad(&e)
 		if bad {
