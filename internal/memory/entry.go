@@ -20,6 +20,8 @@ type entry struct {
 	vals  []float64 // of items that are single events: the columns' values, where present
 	accs  []acc     // of panes: one for each windowed series
 	sets  []set
+
+	labels labels
 }
 
 // item is one event in the windows, or a pane: several that stand next to each other in time.
@@ -48,6 +50,7 @@ func (e *entry) reset(g *group) {
 	e.ever = slices.Grow(e.ever[:0], len(g.ever))[:len(g.ever)]
 	clear(e.ever)
 	e.items, e.vals, e.accs = e.items[:0], e.vals[:0], e.accs[:0]
+	e.labels = labels{spans: e.labels.spans[:0]}
 	e.sets = slices.Grow(e.sets[:0], len(g.sets))[:len(g.sets)]
 	for i := range e.sets {
 		e.sets[i] = set{members: e.sets[i].members[:0]}
@@ -98,6 +101,9 @@ func (e *entry) pack(dst []byte, g *group) []byte {
 				dst = binary.AppendUvarint(dst, uint64(e.clock-m.last))
 			}
 		}
+	}
+	if g.labels.on {
+		dst = e.labels.pack(dst, &g.labels, e.clock)
 	}
 	return dst
 }
@@ -190,6 +196,9 @@ func (e *entry) unpack(b []byte, g *group) error {
 			}
 			s.members = append(s.members, m)
 		}
+	}
+	if g.labels.on {
+		r.labels(&e.labels, &g.labels, e.clock)
 	}
 	if r.bad || len(r.b) > 0 {
 		return errState

@@ -39,6 +39,9 @@ func (e *entry) fold(g *group, rec *events.Record, at int64, first bool) {
 			e.sets[i].add(valueHash(v), at, e.clock)
 		}
 	}
+	if g.labels.on {
+		e.labels.slide(&g.labels, e.clock)
+	}
 	if g.span > 0 {
 		e.slide(g)
 		if at > e.clock-g.span {
@@ -257,6 +260,12 @@ func (r *reader) read(e *entry, g *group, f *feat, rec *events.Record, at int64)
 func (r *reader) raw(e *entry, g *group, f *feat, rec *events.Record, at int64) float64 {
 	var nothing acc
 	a, now := &nothing, at
+	if f.take.OfLabels() {
+		if e == nil {
+			return new(labels).read(f, now)
+		}
+		return e.labels.read(f, max(at, e.clock))
+	}
 	if e != nil {
 		now = max(at, e.clock)
 		switch {

@@ -37,6 +37,7 @@ type Plan struct {
 	groups      []group
 	lookups     []lookup
 	features    []feat
+	keys        []int // fields that the memory goes by
 }
 
 // group is the state kept by one list of fields.
@@ -50,6 +51,7 @@ type group struct {
 	columns  []int // fields of whose values an item holds a copy
 	conds    []cond
 	sets     []setDef
+	labels   labelPlan
 }
 
 // series is what is aggregated: the values of a field, or with field -1 the events themselves, that meet a condition.
@@ -99,6 +101,7 @@ type feat struct {
 	take     events.Take
 	field    int // TakeRatio: of the present event
 	window   int64
+	delay    int64 // of labels
 	series   int // in ever or, with a window, windowed
 	of       int // TakeShare: the series that it is a share of
 	set      int
@@ -121,6 +124,7 @@ func Compile(s *events.Schema) (*Plan, error) {
 	if c.Entity != "" {
 		index[c.Entity] = -1
 	}
+	p.keys = indices(index, c.KeyFields())
 	var err error
 	if p.fingerprint, err = fingerprint(c); err != nil {
 		return nil, err
@@ -204,6 +208,11 @@ func (g *group) feature(index map[string]int, f events.MemoryFeature) feat {
 	x := feat{take: f.Take, field: none, series: none, of: none, set: none, window: time.Duration(f.Window).Microseconds(), log: f.Log}
 	if f.Empty != nil {
 		x.empty, x.hasEmpty = *f.Empty, true
+	}
+	if f.Take.OfLabels() {
+		x.delay = time.Duration(f.Delay).Microseconds()
+		g.labels.add(x.window, x.delay)
+		return x
 	}
 	if x.window > 0 {
 		g.windows = append(g.windows, x.window)

@@ -102,6 +102,11 @@ func (s *Store) Read(ev Event, out []float64) {
 
 func (s *Store) begin(ev Event) int64 {
 	s.used = 0
+	return when(ev).UnixMicro()
+}
+
+// when is the event's time as memory counts it, in whole microseconds.
+func when(ev Event) time.Time {
 	at := ev.Record.Time
 	if at.IsZero() || !ev.Stored.IsZero() && at.Sub(ev.Stored) > maxAhead {
 		at = ev.Stored
@@ -109,7 +114,7 @@ func (s *Store) begin(ev Event) int64 {
 			at = at.Add(maxAhead)
 		}
 	}
-	return at.UnixMicro()
+	return time.UnixMicro(at.UnixMicro()).UTC()
 }
 
 func (s *Store) read(ev Event, at int64, out []float64) {
@@ -143,6 +148,9 @@ func (s *Store) fold(ev Event, at int64) {
 		g := &s.plan.groups[i]
 		if key, ok := keyOf(ev, g.by); ok {
 			x := s.load(i, key, at)
+			if !x.found {
+				x.entry.labels.horizon = s.clock - s.plan.idle
+			}
 			x.entry.fold(g, ev.Record, at, !x.found)
 			s.scratch = x.entry.pack(s.scratch[:0], g)
 			s.put(i, key, s.scratch)
@@ -248,9 +256,12 @@ func keyOf(ev Event, by []int) (Key, bool) {
 		if len(text) == 0 {
 			return Key{}, false
 		}
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
+		b = appendKeyPart(b, text)
 	}
 	sum := sha256.Sum256(b)
 	return Key(sum[:16]), true
+}
+
+func appendKeyPart(dst, value []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(value))), value...)
 }

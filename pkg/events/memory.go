@@ -26,8 +26,11 @@ type MemoryFeature struct {
 	Field  string     `yaml:"field,omitempty"`  // that it is taken of
 	Where  *Condition `yaml:"where,omitempty"`  // on the earlier events
 	Window Duration   `yaml:"window,omitempty"` // 0: for ever
-	Empty  *float64   `yaml:"empty,omitempty"`  // where there is nothing to take it of; none: a missing value
-	Log    bool       `yaml:"log,omitempty"`    // sign(x) log(1 + |x|) of it
+	// Delay is how old an event must be for its label to count. Of takes of labels only. Left out of JSON where there is none, by which
+	// memories of older contracts keep their names.
+	Delay Duration `yaml:"delay,omitempty" json:",omitempty"`
+	Empty *float64 `yaml:"empty,omitempty"` // where there is nothing to take it of; none: a missing value
+	Log   bool     `yaml:"log,omitempty"`   // sign(x) log(1 + |x|) of it
 }
 
 // Take is an aggregate over earlier events.
@@ -48,7 +51,13 @@ const (
 	TakeNew        Take = "new"      // 0 if there is one, else 1
 	TakeSinceLast  Take = "since_last"
 	TakeSinceFirst Take = "since_first" // seconds
+	TakeKnown      Take = "known"       // how many of them have a label that is known
+	TakeBad        Take = "bad"         // how many of those a bad one
+	TakeBadShare   Take = "bad_share"   // of those with a known label
 )
+
+// OfLabels says whether the aggregate is one of what became known of earlier events.
+func (t Take) OfLabels() bool { return t == TakeKnown || t == TakeBad || t == TakeBadShare }
 
 // takes says what each aggregate needs: a field, of which types; whether it may have a condition.
 var takes = map[Take]struct{ field, where, mustWhere bool }{
@@ -56,6 +65,7 @@ var takes = map[Take]struct{ field, where, mustWhere bool }{
 	TakeSum: {field: true, where: true}, TakeMean: {field: true, where: true}, TakeMin: {field: true, where: true},
 	TakeMax: {field: true, where: true}, TakeSD: {field: true, where: true}, TakeLast: {field: true, where: true},
 	TakeDistinct: {field: true}, TakeRatio: {field: true, where: true}, TakeShare: {where: true, mustWhere: true},
+	TakeKnown: {}, TakeBad: {}, TakeBadShare: {},
 }
 
 // Condition on one field of an event. An event whose field has no value does not meet it.
@@ -105,7 +115,7 @@ func (m *Memory) IdleOrDefault() time.Duration {
 			if f.Window == 0 {
 				return time.Duration(defaultIdle)
 			}
-			idle = max(idle, f.Window)
+			idle = max(idle, f.Window+f.Delay)
 		}
 	}
 	return time.Duration(idle)
@@ -139,7 +149,7 @@ func (m *Memory) validate(c *Contract) error {
 	for _, f := range c.Fields {
 		names[f.Name] = true
 	}
-	keys, keyFields, windows := map[string]bool{}, map[string]bool{}, map[string]map[Duration]bool{}
+	keys, keyFields, windows := map[string]bool{}, map[string]bool{}, map[string]map[[2]Duration]bool{}
 	if len(m.Features) == 0 || len(m.Features) > MaxMemoryFeatures {
 		errs = append(errs, fmt.Errorf("contract %s: memory: %d features: want 1 to %d", c.Kind, len(m.Features), MaxMemoryFeatures))
 	}
@@ -180,24 +190,31 @@ func (m *Memory) validate(c *Contract) error {
 		}
 		by := fmt.Sprintf("%q", []string(f.By))
 		keys[by] = true
-		if windows[by] == nil {
-			windows[by] = map[Duration]bool{}
+		over := by
+		if f.Take.OfLabels() {
+			over += " of labels"
 		}
-		if f.Window != 0 {
-			windows[by][f.Window] = true
+		if windows[over] == nil {
+			windows[over] = map[[2]Duration]bool{}
+		}
+		if f.Window != 0 || f.Delay != 0 {
+			windows[over][[2]Duration{f.Window, f.Delay}] = true
+		}
+		if f.Delay != 0 && (!f.Take.OfLabels() || f.Delay < MinMemoryWindow || f.Delay > MaxMemoryWindow || f.Delay%Duration(time.Second) != 0) {
+			bad("delay %s: want whole seconds, %s to %s, and of known, bad or bad_share only", f.Delay, MinMemoryWindow, MaxMemoryWindow)
 		}
 		if f.Window != 0 && (f.Window < MinMemoryWindow || f.Window > MaxMemoryWindow || f.Window%Duration(time.Second) != 0) {
 			bad("window %s: want whole seconds, %s to %s", f.Window, MinMemoryWindow, MaxMemoryWindow)
 		}
-		if m.Idle != 0 && f.Window > m.Idle {
-			bad("window %s is longer than idle, %s", f.Window, m.Idle)
+		if m.Idle != 0 && f.Window+f.Delay > m.Idle {
+			bad("window %s and delay %s are longer than idle, %s", f.Window, f.Delay, m.Idle)
 		}
 		t, ok := takes[f.Take]
 		switch {
 		case !ok:
-			bad("take %q: want count, sum, mean, min, max, sd, last, distinct, share, ratio, seen, new, since_last or since_first", f.Take)
+			bad("take %q: want count, sum, mean, min, max, sd, last, distinct, share, ratio, seen, new, since_last, since_first, known, bad or bad_share", f.Take)
 		case t.field != (f.Field != ""):
-			bad("take %s, field %q: count, share, seen, new and since are of events, the others of a field", f.Take, f.Field)
+			bad("take %s, field %q: count, share, seen, new and since are of events, known, bad and bad_share of their labels, the others of a field", f.Take, f.Field)
 		case t.field:
 			if x, ok := source("field", f.Field); ok && (x.Type == Category) != (f.Take == TakeDistinct) && (x.Type == Category || x.Type == Time || x.Type == Bool) {
 				bad("take %s of field %s, a %s", f.Take, f.Field, x.Type)
@@ -206,7 +223,7 @@ func (m *Memory) validate(c *Contract) error {
 			}
 		}
 		if ok && (f.Where != nil && !t.where || f.Where == nil && t.mustWhere) {
-			bad("take %s: a condition is for share, which needs one, and for all others but distinct", f.Take)
+			bad("take %s: a condition is for share, which needs one, and for all others but distinct, known, bad and bad_share", f.Take)
 		}
 		if w := f.Where; w != nil {
 			x, ok := source("where", w.Field)
