@@ -88,6 +88,8 @@ func Roles(kinds ...string) []Role {
 					return concat(
 						streamInfos(eventsOf(k)),
 						consume(eventsOf(k), "events."+k+".*.*"),
+						consume(eventsOf(k), events.KnownFilter(k)), // which has what the log has been told, too
+						[]string{events.KnownSubject(k)},
 						consume(events.LabelsStream, "labels."+k+".*"),
 					)
 				}),

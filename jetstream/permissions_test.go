@@ -255,7 +255,7 @@ func TestScorerMay(t *testing.T) {
 	// Of any stream, while kinds are yet to come: with kinds named, see TestRolesOfOneKind.
 	nobodyElse := slices.DeleteFunc(slices.Clone(nobody), func(s string) bool { return s == unfiltered })
 	s.mayNot(slices.Concat(nobodyElse, []string{
-		"events.payment.c1", "labels.payment.c1", "position.payment.ingest.file", "alerts.page.x", "heartbeats.trainer.1",
+		"known.payment.from.labels", "events.payment.c1", "labels.payment.c1", "position.payment.ingest.file", "alerts.page.x", "heartbeats.trainer.1",
 		"$KV.MODELS.payment.rollout",
 		"$JS.API.CONSUMER.CREATE.SCORES_payment.x.scores.>", "$JS.API.CONSUMER.CREATE.LABELS.x.labels.>",
 	}), append([]string{"scores.>", "commit.>", "events.>", "heartbeats.>"}, othersInboxes...))
@@ -316,7 +316,7 @@ func TestIngestMay(t *testing.T) {
 	a.mayPublish("heartbeats.ingest.1")
 
 	a.mayNot(slices.Concat(nobody, scorersOnly, []string{
-		"$KV.MODELS.payment.rollout", "alerts.page.x", "heartbeats.scorer.1", "members.scorer",
+		"known.payment.from.labels", "$KV.MODELS.payment.rollout", "alerts.page.x", "heartbeats.scorer.1", "members.scorer",
 		"$JS.API.DIRECT.GET.KV_MODELS", "$JS.API.CONSUMER.CREATE.EVENTS_payment.x.events.>",
 	}), append([]string{"events.>", "commit.>", "heartbeats.>", "alerts.>"}, othersInboxes...))
 }
@@ -333,6 +333,10 @@ func TestTrainerMay(t *testing.T) {
 	read := natsjs.ConsumerConfig{AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1}
 	read.FilterSubject = "events.payment.*.*"
 	a.nothingRefused(readAll(ctx, a.js, "EVENTS_payment", read, 1))
+	_, err := a.js.Publish(ctx, "known.payment.from.labels", []byte("{}"))
+	a.nothingRefused(err)
+	read.FilterSubject = "*.payment.*.*"
+	a.nothingRefused(readAll(ctx, a.js, "EVENTS_payment", read, 2))
 	read.FilterSubject = "labels.payment.*"
 	a.nothingRefused(readAll(ctx, a.js, "LABELS", read, 1))
 	kv, err := a.js.KeyValue(ctx, events.ModelsBucket)
@@ -399,7 +403,7 @@ func TestMonitorMay(t *testing.T) {
 	a.mayPublish("heartbeats.monitor.1")
 
 	a.mayNot(slices.Concat(nobody, scorersOnly, []string{
-		"events.payment.c1", "labels.payment.c1", "$KV.MODELS.payment.rollout",
+		"known.payment.from.labels", "events.payment.c1", "labels.payment.c1", "$KV.MODELS.payment.rollout",
 		"$JS.API.CONSUMER.DELETE.EVENTS_payment.x", "$JS.API.CONSUMER.MSG.NEXT.EVENTS_payment.x", "$JS.ACK.EVENTS_payment.x.1.1.1.1.0",
 	}), append([]string{"commit.>", "events.>", "labels.>"}, othersInboxes...))
 }
@@ -413,7 +417,7 @@ func TestPublisherSubscriberAndCallerMay(t *testing.T) {
 	p.nothingRefused(err)
 	_, err = p.js.Publish(ctx, "labels.payment.c1", []byte("{}"))
 	p.nothingRefused(err)
-	p.mayNot(slices.Concat(nobody, scorersOnly, []string{"position.payment.ingest.file", "$JS.API.INFO", "alerts.page.x"}),
+	p.mayNot(slices.Concat(nobody, scorersOnly, []string{"known.payment.from.labels", "position.payment.ingest.file", "$JS.API.INFO", "alerts.page.x"}),
 		append([]string{"scores.>", "events.>", "$SRV.>"}, othersInboxes...))
 
 	s := as(t, c, topology.RoleSubscriber)

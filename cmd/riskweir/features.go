@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -39,6 +40,8 @@ func (a *app) features(cmd *fisk.CmdClause) {
 	cmd.Flag("kind", "Kind whose events are meant").PlaceHolder("KIND").StringVar(&kind)
 	cmd.Flag("from", "First sequence in EVENTS").Default("1").Uint64Var(&from)
 	cmd.Flag("to", "Last sequence in EVENTS; the last there is by default").Uint64Var(&to)
+	var known trainer.FileLabels
+	labelFlags(cmd, &known)
 	command.FileFlags(cmd, &o)
 	a.run(cmd, func(ctx context.Context) error {
 		switch {
@@ -51,7 +54,7 @@ func (a *app) features(cmd *fisk.CmdClause) {
 			if err != nil {
 				return err
 			}
-			invalid, first, err := trainer.FileFeatures(ctx, file, o, c, a.out)
+			invalid, first, err := trainer.FileFeatures(ctx, file, o, c, known, a.out)
 			if invalid > 0 {
 				fmt.Fprintf(a.err, "%d rows are invalid and leave no trace, the first: %v\n", invalid, first)
 			}
@@ -65,6 +68,24 @@ func (a *app) features(cmd *fisk.CmdClause) {
 		return a.operation(ctx, connect, func(js natsjs.JetStream) error { return a.eventFeatures(ctx, js, kind, from, to) })
 	})
 }
+
+// labelFlags say when a file's labels became known, for memory that is taken of them.
+func labelFlags(cmd *fisk.CmdClause, known *trainer.FileLabels) {
+	after := cmd.Flag("label-after", "A row's label becomes known to later ones so long after it, such as 30d; the contract's maturity by default").PlaceHolder("AGE")
+	after.SetValue((*age)(&known.After))
+	cmd.Flag("label-time", "Or at the time in this column; never, where it is empty").PlaceHolder("COL").StringVar(&known.Column)
+}
+
+// age is a flag that is a duration as contracts write it.
+type age time.Duration
+
+func (a *age) Set(text string) error {
+	d, err := events.ParseDuration(text)
+	*a = age(d)
+	return err
+}
+
+func (a *age) String() string { return events.Duration(*a).String() }
 
 func (a *app) eventFeatures(ctx context.Context, js natsjs.JetStream, kind string, from, to uint64) error {
 	declared, err := topology.ReadKind(ctx, js, kind)

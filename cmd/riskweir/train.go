@@ -55,6 +55,7 @@ func (a *app) train(cmd *fisk.CmdClause) {
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&asJSON)
 	cmd.Flag("publish", "Publish the model as a version of the contract's kind").UnNegatableBoolVar(&publish)
 	cmd.Flag("promote", "Put the published version in force").UnNegatableBoolVar(&promote)
+	labelFlags(cmd, &cfg.Known)
 	command.FileFlags(cmd, &cfg.Source)
 	a.run(cmd, func(ctx context.Context) error {
 		switch {

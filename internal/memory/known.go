@@ -273,7 +273,7 @@ func (p *Plan) Tell(ev Event) (events.Known, bool) {
 			size += len(v.Text)
 		}
 	}
-	return k, size <= events.MaxKeyBytes && k.Entity != ""
+	return k, size <= events.MaxKeyBytes
 }
 
 // HasLabels says whether a feature is taken of labels.

@@ -102,8 +102,8 @@ type feat struct {
 	field    int // TakeRatio: of the present event
 	window   int64
 	delay    int64 // of labels
-	series   int // in ever or, with a window, windowed
-	of       int // TakeShare: the series that it is a share of
+	series   int   // in ever or, with a window, windowed
+	of       int   // TakeShare: the series that it is a share of
 	set      int
 	empty    float64
 	hasEmpty bool

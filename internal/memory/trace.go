@@ -18,6 +18,15 @@ type KeyState struct {
 	Clock  time.Time `json:"clock,omitzero"` // latest time of the key's events
 	Ever   []Summary `json:"ever,omitempty"`
 	Recent []Summary `json:"recent,omitempty"` // events in the windows and, of a hot key, panes, the oldest first
+	Labels []Labels  `json:"labels,omitempty"` // of the key's events, by the events' time, the oldest first
+}
+
+// Labels that are known of the events of one time, of several in a pane or, without times, of all that windows and delays have passed.
+type Labels struct {
+	First time.Time `json:"first,omitzero"`
+	Last  time.Time `json:"last,omitzero"`
+	Known uint64    `json:"known"`
+	Bad   uint64    `json:"bad"`
 }
 
 // Summary of one event, of several in a pane, or of all there were.
@@ -83,6 +92,12 @@ func (k *KeyState) describe(c *events.Contract, g *group, e *entry) {
 	for i := range e.ever {
 		k.Ever = append(k.Ever, Summary{Field: name(&g.ever[i]), Events: e.ever[i].n, Sum: e.ever[i].total()})
 	}
+	if gone := e.labels.gone; gone.known > 0 {
+		k.Labels = append(k.Labels, Labels{Known: gone.known, Bad: gone.bad})
+	}
+	for _, s := range e.labels.spans {
+		k.Labels = append(k.Labels, Labels{time.UnixMicro(s.first).UTC(), time.UnixMicro(s.last).UTC(), s.known, s.bad})
+	}
 	for i := range e.items {
 		it := &e.items[i]
 		for j := range g.windowed {
@@ -118,6 +133,13 @@ func (k KeyState) String() string {
 	}
 	for _, name := range names {
 		fmt.Fprintf(&b, "; %s in the windows: %d", name, recent[name])
+	}
+	var t tally
+	for _, l := range k.Labels {
+		t.plus(tally{l.Known, l.Bad})
+	}
+	if t.known > 0 {
+		fmt.Fprintf(&b, "; labels: %d, of them bad: %d", t.known, t.bad)
 	}
 	return b.String()
 }

@@ -60,6 +60,13 @@ func Walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, first, la
 				}
 				return
 			}
+			if events.IsKnown(m.Subject()) {
+				_ = f.know(m.Data()) // as in take: what cannot be read leaves no trace
+				if seq == last {
+					cancel(errWalked)
+				}
+				return
+			}
 			ev, err := f.decode(m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp)
 			if err == nil {
 				if seq >= first {

@@ -60,11 +60,22 @@ type Event struct {
 	Body   []byte // JSON under Contract
 	Time   time.Time
 	Fraud  bool
+	Theft  Theft // which, if it is one
 
 	Labelled   bool          // most payments never are
 	Label      int           // what the label will claim
 	LabelDelay time.Duration // from Time
 }
+
+// Theft is how a payment was one.
+type Theft uint8
+
+const (
+	Honest      Theft = iota
+	Stolen            // one of many in a short time with a stolen card
+	Compromised       // at a manipulated terminal
+	TakenOver         // one alone
+)
 
 const (
 	fraudShare = 0.015 // of all payments
@@ -129,7 +140,7 @@ type payment struct {
 	amount         float64
 	channel        string
 	known          bool // device; means something on the web only
-	fraud          bool
+	theft          Theft
 }
 
 // Next draws the payment made at the given time. All but its Time is the same whenever it is made:
@@ -147,7 +158,8 @@ func (g *Generator) Next(at time.Time) Event {
 		ID:     g.run + strconv.FormatUint(g.n, 10),
 		Entity: g.world.cards[p.card].name,
 		Time:   at,
-		Fraud:  p.fraud,
+		Fraud:  p.theft != Honest,
+		Theft:  p.theft,
 	}
 	e.Body = g.body(&e, &p, hour)
 	g.label(&e)
@@ -208,12 +220,14 @@ func (g *Generator) theft(hour float64) payment {
 	switch u := g.r.Float64(); {
 	case u < 0.56:
 		p = g.stolen()
+		p.theft = Stolen
 	case u < 0.82:
 		p = g.compromised(hour)
+		p.theft = Compromised
 	default:
 		p = g.takenOver()
+		p.theft = TakenOver
 	}
-	p.fraud = true
 	return p
 }
 

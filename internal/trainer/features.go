@@ -18,27 +18,36 @@ import (
 type rowMemory struct {
 	store *memory.Store // nil: the contract declares none
 	out   []float64
+	known *fileKnown // nil: it is not of labels
 }
 
-func newRowMemory(p *memory.Plan) *rowMemory {
+func newRowMemory(p *memory.Plan, known *fileKnown) *rowMemory {
 	if p == nil {
 		return &rowMemory{}
 	}
-	return &rowMemory{store: memory.New(p), out: make([]float64, p.Width())}
+	return &rowMemory{store: memory.New(p), out: make([]float64, p.Width()), known: known}
 }
 
-// step folds rec and sets its features.
-func (r *rowMemory) step(rec *events.Record) {
-	if r.store != nil {
-		r.store.Step(memory.Event{Record: rec}, r.out)
-		rec.SetMemory(r.out)
+// step folds rec, of the row with these cells, and sets its features.
+func (r *rowMemory) step(rec *events.Record, columns, cells []string) error {
+	if r.store == nil {
+		return nil
 	}
+	if r.known != nil {
+		r.known.before(r.store, rec.Time)
+	}
+	r.store.Step(memory.Event{Record: rec}, r.out)
+	rec.SetMemory(r.out)
+	if r.known != nil {
+		return r.known.after(rec, columns, cells)
+	}
+	return nil
 }
 
 // FileFeatures writes the memory of each row of a file as CSV, as if the rows had come as events in the file's order: row (from 0, invalid ones
 // counted), id, entity, and the contract's features; a missing value is an empty cell. It returns how many rows were invalid, and the
 // first fault.
-func FileFeatures(ctx context.Context, path string, o source.Options, c events.Contract, w io.Writer) (invalid int, first error, err error) {
+func FileFeatures(ctx context.Context, path string, o source.Options, c events.Contract, l FileLabels, w io.Writer) (invalid int, first error, err error) {
 	schema, err := events.Compile(c)
 	if err != nil {
 		return 0, nil, err
@@ -50,12 +59,16 @@ func FileFeatures(ctx context.Context, path string, o source.Options, c events.C
 	if plan == nil {
 		return 0, nil, fmt.Errorf("contract %s declares no memory", c.Kind)
 	}
-	label := ""
+	label, positive := "", []string(nil)
 	if c.Label != nil {
-		label = c.Label.Column
+		label, positive = c.Label.Column, c.Label.Positive
+	}
+	known, err := newFileKnown(plan, l, label, positive)
+	if err != nil {
+		return 0, nil, err
 	}
 	out := NewFeatureWriter(w, "row", plan)
-	r := newRowMemory(plan)
+	r := newRowMemory(plan, known)
 	var rec events.Record
 	n := uint64(0)
 	_, err = scan(ctx, path, o, func(columns []string, row source.Row, fault error) error {
@@ -69,7 +82,9 @@ func FileFeatures(ctx context.Context, path string, o source.Options, c events.C
 			}
 			return nil
 		}
-		r.step(&rec)
+		if err := r.step(&rec, columns, row.Cells); err != nil {
+			return fmt.Errorf("line %d: %w", row.Line, err)
+		}
 		return out.Write(n-1, string(rec.ID), string(rec.Entity), r.out)
 	})
 	return invalid, first, errors.Join(err, out.Flush())

@@ -49,6 +49,7 @@ type row struct {
 	// What is remembered of the events before it, and under which contract: see memory.Plan.Fingerprint. Both empty: it declares nothing.
 	memory      []float64
 	fingerprint string
+	told        told
 }
 
 // labelMsg is a message of LABELS, decoded.
@@ -93,6 +94,8 @@ type join struct {
 	whole  uint64      // of the events up to this sequence some without a claim were let go
 	labels uint64      // sequence of the last label
 	stats  joinStats
+
+	telling telling
 }
 
 // eventName is how a label names its event.
@@ -124,6 +127,7 @@ func (j *join) addEvent(r *row) {
 			}
 		}
 	}
+	j.telling.consider(r)
 	if len(j.rows) > (j.limits.labelled+j.limits.silent)*5/4 {
 		j.shrink()
 	}
@@ -151,6 +155,7 @@ func (j *join) addLabel(l labelMsg) {
 	if r := j.find(l); r != nil {
 		if l.claim.beats(r.claim) {
 			r.claim = l.claim
+			j.telling.consider(r)
 		}
 		return
 	}

@@ -84,6 +84,8 @@ var errRemember = errors.New("the contract declares another memory")
 type kindCounts struct {
 	invalid   int // events that break the contract
 	badLabels int // labels that cannot be read
+	badKnown  int // messages that tell the log of labels, and cannot be read
+	mute      int // events of which the log cannot be told: their keys are too long
 	probes    int
 }
 
@@ -138,6 +140,9 @@ func (k *kind) remember(ctx context.Context, js jetstream.JetStream, again conte
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if plan.HasLabels() {
+		k.join.telling.plan = plan
+	}
 	k.memory = &remembering{Folder: recall.Folder{Store: b.Store}, unknown: b.Place.Seq, out: make([]float64, plan.Width())}
 	if fingerprint(k.schema) != plan.Fingerprint() {
 		return errRemember
@@ -160,9 +165,13 @@ func (k *kind) follow(ctx context.Context, js jetstream.JetStream) {
 			continue
 		}
 		var rec events.Record // of the reader of events
+		filter := "events." + k.name + ".*.*"
+		if k.join.telling.plan != nil { // set by nobody but remember
+			filter = events.KnownFilter(k.name)
+		}
 		readers := []*tail.Reader{
 			{
-				JS: js, Name: "trainer", Stream: events.EventsStream(k.name), Filter: "events." + k.name + ".*.*", Owner: owner,
+				JS: js, Name: "trainer", Stream: events.EventsStream(k.name), Filter: filter, Owner: owner,
 				Begin: k.setIncarnation,
 				Take: func(m tail.Message, at *jetstream.MsgMetadata) {
 					k.takeEvent(m, at, &rec)
@@ -205,6 +214,13 @@ func (k *kind) takeEvent(m tail.Message, at *jetstream.MsgMetadata, rec *events.
 	schema, mem := k.schema, k.memory
 	k.mu.Unlock()
 	remembered := mem.take(m, at)
+	switch {
+	case events.IsKnown(m.Subject()):
+		k.takeKnown(m, at)
+		return
+	case !strings.HasPrefix(m.Subject(), "events."):
+		return // how far a file has been ingested
+	}
 	r, probe, err := readEvent(schema, m, at, k.trainer.cfg.ProbePrefix, rec)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -252,7 +268,7 @@ func readEvent(schema *events.Schema, m tail.Message, at *jetstream.MsgMetadata,
 	if len(rec.Entity) > 0 && string(rec.Entity) != entity {
 		return nil, false, errors.New("its entity is not that of its subject")
 	}
-	r = &row{seq: at.Sequence.Stream, stored: at.Timestamp, at: at.Timestamp.Unix(), id: string(rec.ID), body: m.Data(), encoding: encoding}
+	r = &row{told: told{entity: entity}, seq: at.Sequence.Stream, stored: at.Timestamp, at: at.Timestamp.Unix(), id: string(rec.ID), body: m.Data(), encoding: encoding}
 	if !rec.Time.IsZero() {
 		r.at = rec.Time.Unix()
 	}

@@ -25,6 +25,8 @@ var measures = []measure{
 	{"events_duplicate", "Events left out because an event before has their id.", true, func(s *kindSnapshot) int { return s.join.duplicate }},
 	{"labels_invalid", "Labels that cannot be read.", true, func(s *kindSnapshot) int { return s.counts.badLabels }},
 	{"labels_unmatched", "Labels of events that are not held any more.", true, func(s *kindSnapshot) int { return s.join.unmatched }},
+	{"known_invalid", "Messages that tell the log of labels, and cannot be read.", true, func(s *kindSnapshot) int { return s.counts.badKnown }},
+	{"events_mute", "Labelled events of which memory is not told: their keys are too long.", true, func(s *kindSnapshot) int { return s.counts.mute }},
 	{"dropped", "Events and early labels let go for want of room.", true, func(s *kindSnapshot) int { return s.join.dropped }},
 	{"rows", "Events held.", false, func(s *kindSnapshot) int { return s.held }},
 	{"labels_early", "Labels held whose event has not come.", false, func(s *kindSnapshot) int { return s.early }},

@@ -44,6 +44,8 @@ type OfflineConfig struct {
 	OrderBy []string
 	Split   string // SplitTime80 or SplitMod5
 
+	Known FileLabels // where the contract's memory is of labels
+
 	Features feature.Options
 	C        float64 // weight of the data against the penalty; 0: 1
 }
@@ -98,7 +100,11 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 		return rep, nil, nil, err
 	}
 	data = NewDataset(schema)
-	remembered := newRowMemory(plan)
+	known, err := newFileKnown(plan, cfg.Known, cfg.Label, rep.Positive)
+	if err != nil {
+		return rep, nil, nil, err
+	}
+	remembered := newRowMemory(plan, known)
 	var rec events.Record
 	rep.Format, err = scan(ctx, cfg.Path, cfg.Source, func(columns []string, row source.Row, fault error) error {
 		rep.Rows++
@@ -115,7 +121,9 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
 			return nil
 		}
-		remembered.step(&rec)
+		if err := remembered.step(&rec, columns, row.Cells); err != nil {
+			return fmt.Errorf("line %d: %w", row.Line, err)
+		}
 		if row.Cells[label] == "" {
 			rep.Unlabelled++
 			return nil

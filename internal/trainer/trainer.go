@@ -62,6 +62,7 @@ type Config struct {
 	LR       lr.Options
 
 	check time.Duration // how often the leader looks whether a model is due; 1 s
+	tell  time.Duration // and whether there is anything to tell the log; 250 ms
 }
 
 func (c *Config) setDefaults() {
@@ -83,6 +84,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.check == 0 {
 		c.check = time.Second
+	}
+	if c.tell == 0 {
+		c.tell = 250 * time.Millisecond
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
@@ -173,7 +177,7 @@ func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstr
 	catalog := topology.NewCatalog(js, t.trouble)
 	var running sync.WaitGroup
 	running.Go(func() {
-		lease.Elect(ctx, candidacy, func(ctx context.Context) { t.lead(ctx, registry) }, t.trouble)
+		lease.Elect(ctx, candidacy, func(ctx context.Context) { t.lead(ctx, js, registry) }, t.trouble)
 	})
 	running.Go(func() { t.followKinds(ctx, js, catalog, &running) })
 	// It returns nil only, when ctx ends.
@@ -195,10 +199,13 @@ func (t *Trainer) Ready() error {
 }
 
 // lead is the work of one term.
-func (t *Trainer) lead(ctx context.Context, registry *model.Registry) {
+func (t *Trainer) lead(ctx context.Context, js jetstream.JetStream, registry *model.Registry) {
 	t.log.Info("leading", zap.String("instance", t.cfg.Instance))
 	t.leads.Store(true)
 	term := term{trainer: t, registry: registry, kinds: map[*kind]*history{}}
+	var telling sync.WaitGroup
+	telling.Go(func() { t.tell(ctx, js) })
+	defer telling.Wait()
 	tick := time.NewTicker(t.cfg.check)
 	defer tick.Stop()
 	for ctx.Err() == nil {

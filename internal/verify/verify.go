@@ -35,7 +35,7 @@ type Config struct {
 	Progress func(stream string, seq, last uint64)
 }
 
-// Report of Run. Without Missing, Duplicate, Disorder, Unknown and Misnamed:
+// Report of Run. Without Missing, Duplicate, Disorder, Unknown and Misnamed (Told and Untrue are of no outcomes):
 //
 //	Events = Scored + Invalid + History + events that expired unscored, while EVENTS keeps all of them
 type Report struct {
@@ -52,6 +52,9 @@ type Report struct {
 	Disorder  uint64 `json:"disorder"` // outcomes of an event older than one of the same lane that came before
 	Unknown   uint64 `json:"unknown"`  // outcomes that name no event that EVENTS has, or had, or that cannot be read
 	Misnamed  uint64 `json:"misnamed"` // outcomes under another entity than their event
+
+	Told   uint64 `json:"told,omitempty"`   // labels that EVENTS tells of, for memory
+	Untrue uint64 `json:"untrue,omitempty"` // of them, those that no label says, or of no such event; and messages that cannot be read
 
 	Source *SourceReport `json:"source,omitempty"`
 
@@ -72,7 +75,7 @@ type Offender struct {
 
 // OK says that nothing is missing, doubled or out of order.
 func (r Report) OK() bool {
-	return r.Missing == 0 && r.Duplicate == 0 && r.Disorder == 0 && r.Unknown == 0 && r.Misnamed == 0 &&
+	return r.Missing == 0 && r.Duplicate == 0 && r.Disorder == 0 && r.Unknown == 0 && r.Misnamed == 0 && r.Untrue == 0 &&
 		(r.Source == nil || r.Source.Missing == 0 && r.Source.Duplicate == 0)
 }
 
@@ -83,7 +86,7 @@ func (r Report) String() string {
 	for _, x := range []struct {
 		name string
 		n    uint64
-	}{{"history", r.History}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}} {
+	}{{"history", r.History}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
 		if x.n > 0 {
 			fmt.Fprintf(&b, " %s=%d", x.name, x.n)
 		}
@@ -307,6 +310,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
 	}
 	c.rows = rs
+	if err := cfg.readTold(ctx, c); err != nil {
+		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
+	}
 	if err := cfg.readScores(ctx, c, began.Add(cfg.Wait)); err != nil {
 		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
 	}
