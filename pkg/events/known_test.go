@@ -2,6 +2,8 @@ package events
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -70,4 +72,15 @@ func FuzzKnown(f *testing.F) {
 			t.Fatalf("%q: %+v is %q, and that %+v: %v", body, list, again, second, err)
 		}
 	})
+}
+
+func TestKnownSample(t *testing.T) {
+	body, err := os.ReadFile(filepath.Join(wireDir, "known.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := DecodeKnown(body)
+	if err != nil || len(list) != 2 || list[1].Was != BadLabel || list[0].Keys[0] != (KeyValue{"merchant", "m-9"}) || !bytes.Equal(AppendKnown(nil, list), body) {
+		t.Errorf("%+v, %v", list, err)
+	}
 }
