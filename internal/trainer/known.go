@@ -36,9 +36,13 @@ type telling struct {
 	plan *memory.Plan // nil: the log is told nothing
 	last uint64       // sequence of the last message that tells
 	due  []*row
-	// Of the last message that did not get in. It belongs to the goroutine that tells, and the rest to kind.mu.
-	refused time.Time
-	behind  uint64
+}
+
+// refusal is of a message that did not get in: another one is behind the one that it was to stand behind.
+type refusal struct {
+	join   *join
+	behind uint64
+	at     time.Time
 }
 
 // told is of one row.
@@ -112,13 +116,16 @@ func (k *kind) takeKnown(m tail.Message, at *jetstream.MsgMetadata) {
 func (t *Trainer) tell(ctx context.Context, js jetstream.JetStream) {
 	tick := time.NewTicker(t.cfg.tell)
 	defer tick.Stop()
-	notBefore := map[*kind]time.Time{}
+	notBefore, refusals := map[*kind]time.Time{}, map[*kind]*refusal{}
 	for ctx.Err() == nil {
 		for _, k := range t.sortedKinds() {
+			if refusals[k] == nil {
+				refusals[k] = &refusal{}
+			}
 			n := events.MaxKnown
 			for n == events.MaxKnown && time.Now().After(notBefore[k]) {
 				var err error
-				if n, err = k.tell(ctx, js); err != nil && ctx.Err() == nil {
+				if n, err = k.tell(ctx, js, refusals[k]); err != nil && ctx.Err() == nil {
 					t.trouble(fmt.Errorf("tell the log of %s what became known: %w", k.name, err))
 					notBefore[k] = time.Now().Add(tellRetry)
 				}
@@ -170,19 +177,17 @@ func tidingsOf(plan *memory.Plan, r *row, rec *events.Record) (events.Known, boo
 }
 
 // tell stores one message, and returns of how many events it tells.
-func (k *kind) tell(ctx context.Context, js jetstream.JetStream) (n int, err error) {
+func (k *kind) tell(ctx context.Context, js jetstream.JetStream, refused *refusal) (n int, err error) {
 	x := k.tidings()
 	if len(x.list) == 0 {
 		return 0, nil
 	}
-	t := &x.join.telling
-	if !t.refused.IsZero() && t.behind == x.behind { // another one told something that is yet to be read
-		if time.Since(t.refused) > tellStuck {
+	if refused.join == x.join && refused.behind == x.behind { // another one told something that is yet to be read
+		if time.Since(refused.at) > tellStuck {
 			k.startAgain(errTold)
 		}
 		return 0, nil
 	}
-	t.refused = time.Time{}
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
 	stream, err := js.Stream(ctx, events.EventsStream(k.name))
@@ -198,7 +203,7 @@ func (k *kind) tell(ctx context.Context, js jetstream.JetStream) (n int, err err
 	var api *jetstream.APIError
 	switch {
 	case errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence:
-		t.refused, t.behind = time.Now(), x.behind
+		*refused = refusal{x.join, x.behind, time.Now()}
 		return 0, nil
 	case err != nil: // it may be stored: then it will be read, and until then this condition refuses it again
 		return 0, err
