@@ -319,9 +319,14 @@ func (r *Registry) SetRollout(ctx context.Context, kind string, record Rollout, 
 }
 
 // Promote makes a version the champion of its kind and returns the record and its revision. The version must be there
-// and fit to serve. Promoting the champion changes nothing. A record that was edited into nonsense is replaced.
+// and fit to serve; the replica that is asked gets a second to learn of one just published. Promoting the champion changes nothing. A
+// record that was edited into nonsense is replaced.
 func (r *Registry) Promote(ctx context.Context, kind string, version int, by, reason string) (Rollout, uint64, error) {
-	if _, err := r.Get(ctx, kind, version); err != nil {
+	_, err := r.Get(ctx, kind, version)
+	for attempt := 1; attempt < attempts && errors.Is(err, ErrNoVersion) && pause(ctx, time.Duration(attempt)*retryWait); attempt++ {
+		_, err = r.Get(ctx, kind, version)
+	}
+	if err != nil {
 		return Rollout{}, 0, fmt.Errorf("promote: %w", err)
 	}
 	current, revision, err := r.Rollout(ctx, kind)

@@ -26,6 +26,8 @@ type Config struct {
 	SaveEvery time.Duration // least time between snapshots; 30 s if zero
 	Bytes     int           // of the features kept for lanes that are behind; 32 MiB if zero
 	Now       func() time.Time
+	// Folded is told the state behind each event as it has been folded; nil: nobody is. It may read it, and returns before the next is.
+	Folded func(seq uint64, s *memory.Store)
 }
 
 const (
@@ -246,6 +248,9 @@ func (x *replica) take(ctx context.Context, m tail.Message, at *jetstream.MsgMet
 	}
 	err := x.folder.Step(m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp, x.out)
 	x.place.Seq, x.place.Stored = seq, at.Timestamp.UnixNano()
+	if x.cfg.Folded != nil {
+		x.cfg.Folded(seq, x.folder.Store)
+	}
 	x.mu.Lock()
 	copy(x.ring.push(seq, err == nil), x.out)
 	x.front = seq

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -171,6 +172,7 @@ type crowd struct {
 	t        *testing.T
 	cluster  *testkit.Cluster
 	observe  func(seq uint64, features []float64)
+	folded   func(scorer int, seq uint64, s *memory.Store)
 	n        int
 	killed   map[int]func()
 	graceful map[int]func()
@@ -193,6 +195,7 @@ func (c *crowd) start() {
 		c.t.Fatal(err)
 	}
 	s.remembered = c.observe
+	s.folded = func(seq uint64, s *memory.Store) { c.folded(n, seq, s) }
 	ctx, cancel := context.WithCancel(context.Background())
 	c.running.Add(1)
 	go func() {
@@ -221,16 +224,13 @@ func (c *crowd) lose(r *rand.Rand, graceful bool) {
 }
 
 // Features of the Bitcoin OTC ratings as scorers compute them, of which there are three and some are cut off or leave under load, are
-// the golden ones; every score has the bits that the model gives offline, and every snapshot those of a recomputation.
+// the golden ones; every score has the bits that the model gives offline, and every snapshot, and the state of each scorer at random
+// events, those of a recomputation.
+//
+//	RISKWEIR_LOSSES=50 RISKWEIR_STATES=10000 go test -run MemoryLive -v -timeout 30m ./internal/scorer
 func TestMemoryLive(t *testing.T) {
 	d := readRatings(t)
-	losses := 3
-	if v := os.Getenv("RISKWEIR_LOSSES"); v != "" {
-		var err error
-		if losses, err = strconv.Atoi(v); err != nil {
-			t.Fatal(err)
-		}
-	}
+	losses, looks := fromEnv(t, "RISKWEIR_LOSSES", 3), fromEnv(t, "RISKWEIR_STATES", 60)
 	seed := rand.Uint64()
 	t.Logf("seed %d, %d losses", seed, losses)
 	r := rand.New(rand.NewPCG(seed, 3))
@@ -280,6 +280,8 @@ func TestMemoryLive(t *testing.T) {
 			}
 		}
 	}}
+	states := &stateBook{d: d, seed: seed, share: float64(looks) / 3 / float64(len(d.bodies)), seen: map[uint64][sha256.Size]byte{}}
+	c.folded = states.look
 	defer c.running.Wait()
 	defer func() {
 		for _, end := range c.graceful {
@@ -342,7 +344,83 @@ func TestMemoryLive(t *testing.T) {
 		t.Errorf("AUC %v, %v, want 0.8715", m.AUC, err)
 	}
 	books := checkSnapshots(t, js, d)
-	t.Logf("%d events, %d observations, features off by at most %.2g, AUC %.5f, %d snapshots", len(seen), observations, worst, m.AUC, books)
+	states.check(t)
+	t.Logf("%d events, %d observations, features off by at most %.2g, AUC %.5f, %d snapshots, %d states at %d events", len(seen), observations, worst, m.AUC, books, states.looks, len(states.seen))
+}
+
+func fromEnv(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// stateBook holds digests of the state of scorers at random events, which are others for each scorer.
+type stateBook struct {
+	d     *ratings
+	seed  uint64
+	share float64 // of the events
+
+	mu     sync.Mutex
+	looks  int
+	seen   map[uint64][sha256.Size]byte
+	differ []uint64 // where two scorers did not agree
+}
+
+func digest(s *memory.Store, seq uint64) (sum [sha256.Size]byte) {
+	h := sha256.New()
+	if err := s.Freeze().Encode(h, memory.Place{Seq: seq}); err != nil {
+		panic(err) // a hash takes all
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+func (b *stateBook) look(scorer int, seq uint64, s *memory.Store) {
+	if rand.New(rand.NewPCG(b.seed+uint64(scorer), seq)).Float64() >= b.share {
+		return
+	}
+	sum := digest(s, seq)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.looks++
+	if before, ok := b.seen[seq]; ok && before != sum {
+		b.differ = append(b.differ, seq)
+	}
+	b.seen[seq] = sum
+}
+
+// check compares each with the state after the same events folded from the first one.
+func (b *stateBook) check(t *testing.T) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.looks == 0 || len(b.differ) > 0 {
+		t.Errorf("%d looks at states; scorers did not agree at events %v", b.looks, b.differ)
+	}
+	f := recall.Folder{Store: memory.New(b.d.plan)}
+	out := make([]float64, b.d.plan.Width())
+	left := len(b.seen)
+	for i := 0; left > 0 && i < len(b.d.bodies); i++ {
+		if err := f.Step("events.otc.0."+b.d.raters[i], "", b.d.bodies[i], time.Now(), out); err != nil {
+			t.Fatal(err)
+		}
+		if sum, ok := b.seen[uint64(i)+1]; ok {
+			left--
+			if digest(f.Store, uint64(i)+1) != sum {
+				t.Errorf("the state behind event %d is not the recomputation's", i+1)
+			}
+		}
+	}
+	if left > 0 {
+		t.Errorf("%d states are of events that were not published", left)
+	}
 }
 
 // A stray event is in no memory, and its outcome does not wait for one.

@@ -22,6 +22,7 @@ type recalls struct {
 	owner   string
 	writes  func(kind string) bool // snapshots
 	every   time.Duration
+	folded  func(seq uint64, s *memory.Store)
 	ctx     context.Context // of Run; nil before
 	running sync.WaitGroup
 
@@ -75,7 +76,7 @@ func (r *recalls) track(s *events.Schema, use func()) {
 	ctx, stop := context.WithCancel(r.ctx)
 	next := &followed{fingerprint: plan.Fingerprint(), stop: stop, Recall: recall.New(recall.Config{
 		JS: r.js, Plan: plan, Owner: r.owner, Save: func() bool { return r.writes(kind) }, SaveEvery: r.every,
-		Note: func(err error) { r.log.Warn("memory", zap.Error(err)) },
+		Note: func(err error) { r.log.Warn("memory", zap.Error(err)) }, Folded: r.folded,
 	})}
 	r.followed[kind] = next
 	r.bySchema[s] = next.Recall

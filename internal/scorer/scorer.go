@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/internal/lane"
+	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/recall"
 	"github.com/riskweir/riskweir/internal/service"
@@ -61,7 +62,9 @@ type Scorer struct {
 	watcher  *model.Watcher        // set by Run
 	outcomes float64               // committed, since started
 
-	remembered func(seq uint64, features []float64) // set by tests only
+	// Set by tests only.
+	remembered func(seq uint64, features []float64)
+	folded     func(seq uint64, s *memory.Store)
 }
 
 // New does no I/O.
@@ -104,7 +107,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	s.catalog, s.watcher = catalog, watcher
 	s.mu.Unlock()
 	kinds := make(chan []lane.Kind, 1)
-	recalls := &recalls{js: js, log: s.cfg.Log, owner: s.cfg.Instance, writes: s.writesMemory, every: s.cfg.Snapshot, followed: map[string]*followed{}, bySchema: map[*events.Schema]*recall.Recall{}}
+	recalls := &recalls{js: js, log: s.cfg.Log, owner: s.cfg.Instance, writes: s.writesMemory, every: s.cfg.Snapshot, folded: s.folded, followed: map[string]*followed{}, bySchema: map[*events.Schema]*recall.Recall{}}
 	dog := newWatchdog(s.cfg.Hang)
 	pool := lane.NewPool(lane.Config{
 		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds, Now: func() time.Time { return time.Now().Add(s.cfg.Skew) },
