@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,10 +24,26 @@ type library struct {
 	js     jetstream.JetStream
 	prefix string // <kind>.<fingerprint>.
 	plan   *memory.Plan
+
+	mu      sync.Mutex
+	refused map[string]bool // names of snapshots that end with another event than EVENTS holds there: it was put back
 }
 
 func newLibrary(js jetstream.JetStream, p *memory.Plan) *library {
-	return &library{js: js, plan: p, prefix: p.Schema.Contract.Kind + "." + p.Fingerprint()[:16] + "."}
+	return &library{js: js, plan: p, prefix: p.Schema.Contract.Kind + "." + p.Fingerprint()[:16] + ".", refused: map[string]bool{}}
+}
+
+// refuse passes over a snapshot from now on. One that ends with an event that EVENTS still holds is of the events that EVENTS holds: it is put back whole.
+func (l *library) refuse(at memory.Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused[l.name(at)] = true
+}
+
+func (l *library) isRefused(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused[name]
 }
 
 // book is one snapshot in the library.
@@ -94,7 +111,7 @@ func (l *library) load(ctx context.Context, incarnation int64, choose func(seq u
 		slices.Reverse(books)
 	}
 	for _, b := range books {
-		if !choose(b.seq) {
+		if !choose(b.seq) || l.isRefused(b.name) {
 			continue
 		}
 		s, at, err := l.read(ctx, store, b)
@@ -153,7 +170,7 @@ func (l *library) save(ctx context.Context, f *memory.Frozen, at memory.Place) e
 const keepNewest = 3
 
 // thin deletes what is not needed: kept are the newest few, and of the older ones one every so often for as long as EVENTS holds events,
-// so that whoever reads the log from its beginning, as the trainer does, finds a state near there.
+// so that whoever reads the log from its beginning, as the trainer does, finds a state near there. Those refused are of no use to anybody.
 func (l *library) thin(ctx context.Context, incarnation int64, now time.Time, retention time.Duration) error {
 	store, err := l.open(ctx)
 	if err != nil {
@@ -164,6 +181,14 @@ func (l *library) thin(ctx context.Context, incarnation int64, now time.Time, re
 		return err
 	}
 	var kept time.Time
+	for _, b := range books {
+		if l.isRefused(b.name) {
+			if err := store.Delete(ctx, b.name); err != nil {
+				return fmt.Errorf("delete snapshot %s: %w", b.name, err)
+			}
+		}
+	}
+	books = slices.DeleteFunc(books, func(b book) bool { return l.isRefused(b.name) })
 	for i, b := range books {
 		if i >= len(books)-keepNewest || now.Sub(b.written) < retention+retention/4 && b.written.Sub(kept) >= retention/8 {
 			kept = b.written

@@ -81,6 +81,7 @@ type replica struct {
 	moved  chan struct{} // closed at the next event, if somebody waits
 
 	folder Folder
+	began  memory.Place // of the snapshot
 	place  memory.Place
 	out    []float64
 	anchor bool // the next event is the snapshot's last, and only looked at
@@ -168,6 +169,9 @@ func (r *Recall) lowest(ctx context.Context) (uint64, error) {
 func (x *replica) run(ctx context.Context, from func(context.Context) (uint64, error)) {
 	for ctx.Err() == nil {
 		err := x.follow(ctx, from)
+		if errors.Is(err, errAnchor) {
+			x.lib.refuse(x.began)
+		}
 		x.mu.Lock()
 		x.ready = false
 		x.mu.Unlock()
@@ -196,7 +200,7 @@ func (x *replica) follow(ctx context.Context, from func(context.Context) (uint64
 		return err
 	}
 	x.folder = Folder{Store: begin.Store}
-	x.place, x.saved, x.when, x.took = begin.Place, begin.Place, x.cfg.Now(), 0
+	x.began, x.place, x.saved, x.when, x.took = begin.Place, begin.Place, begin.Place, x.cfg.Now(), 0
 	x.mu.Lock()
 	x.ring = ring{width: x.ring.width, capacity: x.ring.capacity, low: begin.Place.Seq + 1}
 	x.front, x.ready = begin.Place.Seq, true

@@ -25,11 +25,22 @@ var errWalked = errors.New("walked")
 
 // Walk folds from the newest snapshot before the event first, and calls see for each valid event from first to last before it is folded.
 func Walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, first, last uint64, note func(error), see func(Seen) error) error {
-	kind := p.Schema.Contract.Kind
-	b, err := Begin(ctx, js, p, first, note)
-	if err != nil {
-		return err
+	lib := newLibrary(js, p)
+	for {
+		b, err := lib.begin(ctx, first, false, note)
+		if err != nil {
+			return err
+		}
+		if err = walk(ctx, js, p, b, first, last, note, see); !errors.Is(err, errAnchor) { // which comes before any event is seen
+			return err
+		}
+		note(err)
+		lib.refuse(b.Place)
 	}
+}
+
+func walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, b Beginning, first, last uint64, note func(error), see func(Seen) error) error {
+	kind := p.Schema.Contract.Kind
 	stream, err := js.Stream(ctx, events.EventsStream(kind))
 	if err != nil {
 		return fmt.Errorf("look at %s: %w", events.EventsStream(kind), err)

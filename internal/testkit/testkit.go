@@ -339,6 +339,9 @@ func (c *Cluster) URL() string {
 	return strings.Join(urls, ",")
 }
 
+// Dir is the data directory of node i, to be touched only while it is stopped.
+func (c *Cluster) Dir(i int) string { return c.cfgs[i].Dir }
+
 // NodeURL is the client address of node i.
 func (c *Cluster) NodeURL(i int) string {
 	return fmt.Sprintf("nats://127.0.0.1:%d", c.cfgs[i].ClientPort)
