@@ -462,3 +462,31 @@ func TestThreeReplicas(t *testing.T) {
 		t.Error("c1 is not in lane 1, as on a single node")
 	}
 }
+
+// EVENTS of a kind that was declared when nothing was told of labels takes what is, once the kind is applied again; nothing in it changes.
+func TestApplyGivesEventsTheSubjectForLabels(t *testing.T) {
+	c := payment()
+	_, js := applied(t, c)
+	ctx := testkit.Context(t)
+	old := info(t, js, "EVENTS_payment").Config
+	old.Subjects = old.Subjects[:2]
+	if _, err := js.UpdateStream(ctx, old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(ctx, "events.payment.c1", []byte(`{}`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(ctx, events.KnownSubject("payment"), []byte("x"), natsjs.WithRetryAttempts(0)); !errors.Is(err, natsjs.ErrNoStreamResponse) {
+		t.Fatalf("EVENTS takes it already: %v", err)
+	}
+	if _, err := topology.ApplyKind(ctx, js, c, single); err != nil {
+		t.Fatal(err)
+	}
+	ack, err := js.Publish(ctx, events.KnownSubject("payment"), []byte("x"))
+	if err != nil || ack.Sequence != 2 || ack.Stream != "EVENTS_payment" {
+		t.Errorf("%+v, %v", ack, err)
+	}
+	if m := lastOf(t, js, "EVENTS_payment", "events.payment.>"); m == nil || m.Sequence != 1 {
+		t.Errorf("the event is gone: %+v", m)
+	}
+}

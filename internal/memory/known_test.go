@@ -325,3 +325,59 @@ func FuzzUnpackLabels(f *testing.F) {
 		}
 	})
 }
+
+// What explain shows of labels is what is kept.
+func TestTraceLabels(t *testing.T) {
+	p := compile(t, "kind: payment\nentity: card\ntime: at\nfields:\n- {name: amount, type: number}\nmemory:\n  features:\n  - {name: b, by: card, take: bad, delay: 1d}\n")
+	s := New(p)
+	rec := events.Record{Values: make([]events.Value, 1), Entity: []byte("c")}
+	out := make([]float64, 1)
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, day := range []int{0, 3, 4} {
+		rec.Time = start.AddDate(0, 0, day)
+		s.Step(Event{Record: &rec}, out)
+		s.Know(&events.Known{At: rec.Time, Entity: "c", Label: events.BadLabel})
+	}
+	s.Know(&events.Known{At: start, Entity: "c", Was: events.BadLabel, Label: events.GoodLabel})
+	trace := s.Trace(Event{Record: &rec}, "")[0]
+	day := func(n int) time.Time { return start.AddDate(0, 0, n) }
+	if want := []Labels{{Known: 2, Bad: 1}, {day(4), day(4), 1, 1}}; !slices.Equal(trace.Labels, want) || !strings.HasSuffix(trace.String(), "; labels: 3, of them bad: 2") {
+		t.Errorf("%+v\n%s", trace, trace)
+	}
+}
+
+// BenchmarkKnow tells of labels: what it costs where the keys have three windows of them.
+func BenchmarkKnow(b *testing.B) {
+	p := compile(b, "kind: payment\nentity: card\ntime: at\nfields:\n- {name: shop, type: category}\nmemory:\n  features:\n  - {name: a, by: card, take: bad, window: 1d}\n  - {name: b, by: card, take: bad, window: 30d}\n  - {name: c, by: shop, take: bad_share, window: 28d, delay: 7d}\n  - {name: d, by: shop, take: bad, window: 1d}\n")
+	s := New(p)
+	rec := events.Record{Values: make([]events.Value, 1)}
+	out := make([]float64, p.Width())
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	const cards, shops = 10_000, 500
+	step := 30 * 24 * time.Hour / (4 * cards)
+	event := func(i int) events.Known {
+		rec.Time = start.Add(time.Duration(i) * step)
+		rec.Entity = fmt.Appendf(rec.Entity[:0], "c%d", i*7919%cards)
+		rec.Values[0] = events.Value{State: events.HasText, Text: fmt.Appendf(nil, "s%d", i*7919%shops)}
+		k, _ := p.Tell(Event{Record: &rec})
+		k.Label = events.BadLabel
+		return k
+	}
+	i := 0
+	for ; i < 4*cards; i++ {
+		k := event(i)
+		s.Step(Event{Record: &rec}, out)
+		s.Know(&k)
+	}
+	bytes := float64(s.Bytes()) / float64(s.Keys())
+	b.ReportAllocs()
+	for b.Loop() {
+		i++
+		k := event(i)
+		b.StopTimer()
+		s.Step(Event{Record: &rec}, out)
+		b.StartTimer()
+		s.Know(&k)
+	}
+	b.ReportMetric(bytes, "state-B/key")
+}

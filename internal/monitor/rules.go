@@ -75,7 +75,8 @@ type KindSample struct {
 	Kind    string
 	Err     string // not seen; the rest is empty
 	Created time.Time
-	Stored  uint64
+	Stored  uint64 // events, and how far files have been ingested
+	Told    uint64 // messages that tell of labels, and are no events
 	LastSeq uint64
 	Lanes   []LaneSample // by lane
 }
@@ -173,7 +174,7 @@ func (r *rules) kind(k KindSample, now time.Time) {
 		pending += l.Pending
 	}
 	if dt := now.Sub(st.seen); dt > 0 && k.LastSeq >= st.last.LastSeq && st.last.Kind != "" {
-		came := float64(k.LastSeq - st.last.LastSeq)
+		came := max(0, float64(k.LastSeq-st.last.LastSeq)-max(0, float64(k.Told)-float64(st.last.Told)))
 		done := max(0, came-(float64(pending)-float64(st.pending)))
 		st.arriving.observe(came, dt)
 		st.scoring.observe(done, dt)

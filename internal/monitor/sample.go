@@ -26,6 +26,7 @@ type sampler struct {
 type declared struct {
 	kind  string
 	lanes int
+	told  bool // of labels, in EVENTS
 }
 
 // kinds looks at all of them side by side.
@@ -63,6 +64,14 @@ func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
 	}
 	info := stream.CachedInfo()
 	k.Created, k.Stored, k.LastSeq = info.Created, info.State.Msgs, info.State.LastSeq
+	if d.told {
+		told, err := stream.Info(ctx, natsjs.WithSubjectFilter(events.KnownSubject(d.kind)))
+		if err != nil {
+			return k, fmt.Errorf("look at %s: %w", events.EventsStream(d.kind), err)
+		}
+		k.Told = min(told.State.Subjects[events.KnownSubject(d.kind)], k.Stored)
+		k.Stored -= k.Told
+	}
 	asked := time.Now()
 	for i := range k.Lanes {
 		l := &k.Lanes[i]
