@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/jetstream"
@@ -41,9 +42,12 @@ type bank struct {
 	revision  uint64
 	predictor *model.Predictor
 	name      string
+	store     *memory.Store // nil: the contract declares no memory
 }
 
-func newBank(t *testing.T) *bank {
+func newBank(t *testing.T) *bank { return newBankOf(t, contractText) }
+
+func newBankOf(t *testing.T, contractText string, remembered ...feature.Transform) *bank {
 	t.Helper()
 	c := testkit.Start(t, 1)
 	b := &bank{t: t, js: c.JetStream(t)}
@@ -68,6 +72,14 @@ func newBank(t *testing.T) *bank {
 		{Field: "channel", Kind: feature.OneHot, Levels: []string{"", "branch", "web"}},
 		{Field: "income", Kind: feature.Numeric, Mean: 2000, SD: 900},
 	}}
+	spec.Fields = append(spec.Fields, remembered...)
+	plan, err := memory.Compile(b.schema)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan != nil {
+		b.store = memory.New(plan)
+	}
 	a := &model.Artifact{
 		Format: model.Format, Kind: "payment", Version: 1, Created: time.Unix(0, 0).UTC(), CreatedBy: "test", Code: "test",
 		Contract: model.ContractRef{Version: 1}, Scale: model.DefaultScale, Calibration: model.Calibration{Method: model.CalibrationNone},
@@ -111,6 +123,11 @@ func (b *bank) score(entity, body string, edit func(*events.Score)) uint64 {
 		b.t.Fatal(err)
 	}
 	rec.Time = m.Time
+	if b.store != nil {
+		out := make([]float64, b.store.Plan().Width())
+		b.store.Step(memory.Event{Record: &rec, Entity: []byte(entity), Stored: m.Time}, out)
+		rec.SetMemory(out)
+	}
 	var scratch model.Scratch
 	r := b.predictor.Score(&rec, &scratch)
 	s := events.Score{ID: string(rec.ID), Seq: ack.Sequence, Kind: "payment", Entity: entity, P: r.P, Points: r.Points, Reasons: r.Reasons,
@@ -183,6 +200,34 @@ func TestExplainsToTheLastBit(t *testing.T) {
 		}
 	}
 	if strings.Contains(text, "900") || strings.Contains(text, "income") {
+		t.Errorf("a sensitive field shows in\n%s", text)
+	}
+}
+
+// Scores by memory are explained to the last bit, and the state that their features were computed from is shown, without what is sensitive.
+func TestShowsTheMemory(t *testing.T) {
+	b := newBankOf(t, contractText+`
+memory:
+  features:
+    - {name: spent, by: card, take: sum, field: amount, window: 24h}
+    - {name: earned, by: card, take: max, field: income}
+entity: card
+`, feature.Transform{Field: "spent", Kind: feature.Numeric, Mean: 10, SD: 5}, feature.Transform{Field: "earned", Kind: feature.Numeric, Mean: 10, SD: 5})
+	b.score("card 1", `{"id":"p1","amount":"12.50","channel":"web","income":900}`, nil)
+	b.score("card 2", `{"id":"p2","amount":"1000","channel":"web","income":9000}`, nil)
+	b.score("card 1", `{"id":"p3","amount":"7.25","channel":"web"}`, nil)
+	last := b.score("card 1", `{"id":"p4","amount":"1","channel":"web"}`, nil)
+	e := b.explain(Query{Seq: last})
+	if !e.Recomputed || len(e.Differences) > 0 || len(e.Memory) == 0 || e.MemoryFrom != 1 {
+		t.Fatalf("%+v", e)
+	}
+	text := e.String()
+	for _, want := range []string{"the same to the last bit", "spent = 19.75", "in the windows: 2"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "900") {
 		t.Errorf("a sensitive field shows in\n%s", text)
 	}
 }
