@@ -111,8 +111,12 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		if err != nil {
 			return report, fmt.Errorf("latency at %d events a second: %w", rate, err)
 		}
-		report.Latency = append(report.Latency, l)
-		b.Note("latency at %d/s: p50 %.1f ms, p99 %.1f ms", rate, l.P50, l.P99)
+		f, err := b.floor(ctx, rate)
+		if err != nil {
+			return report, fmt.Errorf("what the broker takes at %d events a second: %w", rate, err)
+		}
+		report.Latency, report.Floor = append(report.Latency, l), append(report.Floor, f)
+		b.Note("latency at %d/s: p50 %.1f ms, p99 %.1f ms; of the broker alone %.1f and %.1f ms", rate, l.P50, l.P99, f.P50, f.P99)
 	}
 	report.conclude()
 	return report, nil
@@ -165,15 +169,7 @@ func (b *bench) promote(ctx context.Context, c events.Contract) error {
 // fill stores the backlog.
 func (b *bench) fill(ctx context.Context, kind string, enc events.Encoding) error {
 	g := newGenerator(1)
-	return b.store(ctx, kind, b.Events, func() (*nats.Msg, error) {
-		e := g.event()
-		body, err := e.body(enc)
-		if err != nil {
-			return nil, err
-		}
-		subject, err := events.EventSubject(kind, e.account)
-		return &nats.Msg{Subject: subject, Data: body}, err
-	})
+	return b.store(ctx, kind, b.Events, func() (*nats.Msg, error) { return g.next(kind, enc) })
 }
 
 // store n events in atomic batches.

@@ -121,7 +121,7 @@ func (b *bench) paced(ctx context.Context, kind string, rate int) (Latency, erro
 	if err != nil {
 		return Latency{}, err
 	}
-	l := Latency{Rate: rate}
+	lost := 0
 	var took, late []float64
 	for i := range x.due {
 		if x.due[i].Sub(x.due[0]) < warmUp {
@@ -129,16 +129,62 @@ func (b *bench) paced(ctx context.Context, kind string, rate int) (Latency, erro
 		}
 		late = append(late, ms(x.late[i]))
 		if x.came[i].IsZero() {
-			l.Lost++
+			lost++
 			continue
 		}
 		took = append(took, ms(x.came[i].Sub(x.due[i])))
 	}
+	l := latencyOf(rate, took, late)
+	l.Lost = lost
+	return l, nil
+}
+
+// floor is what the broker alone takes: an event stored and acknowledged, and behind it an outcome stored and acknowledged.
+func (b *bench) floor(ctx context.Context, rate int) (Latency, error) {
+	every := time.Second / time.Duration(rate)
+	n := int((warmUp + b.Span) / every)
+	skip := int(warmUp / every)
+	event, err := newGenerator(1).next(b.kind, events.Msgpack)
+	if err != nil {
+		return Latency{}, err
+	}
+	outcome := &nats.Msg{Subject: events.CommitSubject(b.kind, events.BandLow, "a1"), Data: outcomeOfSize(b.size)}
+	took, late, failed := make([]float64, n), make([]float64, n), make(chan error, n)
+	var under sync.WaitGroup
+	began := time.Now().Add(10 * time.Millisecond)
+	for i := range n {
+		due := began.Add(time.Duration(i) * every)
+		if err := pause(ctx, time.Until(due)); err != nil {
+			return Latency{}, err
+		}
+		late[i] = ms(time.Since(due))
+		under.Go(func() {
+			for _, m := range []*nats.Msg{event, outcome} {
+				if _, err := b.js.PublishMsg(ctx, m); err != nil {
+					failed <- fmt.Errorf("publish: %w", err)
+					return
+				}
+			}
+			took[i] = ms(time.Since(due))
+		})
+	}
+	under.Wait()
+	select {
+	case err := <-failed:
+		return Latency{}, err
+	default:
+	}
+	return latencyOf(rate, took[skip:], late[skip:]), nil
+}
+
+// latencyOf sorts both, which are in milliseconds.
+func latencyOf(rate int, took, late []float64) Latency {
 	slices.Sort(took)
 	slices.Sort(late)
-	l.N, l.P50, l.P90, l.P99, l.Max = len(took), quantile(took, 0.5), quantile(took, 0.9), quantile(took, 0.99), quantile(took, 1)
-	l.LateSend = quantile(late, 0.99)
-	return l, nil
+	return Latency{
+		Rate: rate, N: len(took), P50: quantile(took, 0.5), P90: quantile(took, 0.9), P99: quantile(took, 0.99), Max: quantile(took, 1),
+		LateSend: quantile(late, 0.99),
+	}
 }
 
 func pause(ctx context.Context, d time.Duration) error {

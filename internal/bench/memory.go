@@ -94,7 +94,7 @@ func RunMemory(ctx context.Context, cfg MemoryConfig) (MemoryReport, error) {
 			return r, err
 		}
 		for _, rate := range m.Rates {
-			l, err := m.latencyOf(ctx, rate)
+			l, err := m.latencyWhenReady(ctx, rate)
 			if err != nil {
 				return r, fmt.Errorf("latency, %s: %w", c.name, err)
 			}
@@ -267,8 +267,8 @@ func (m *memoryBench) takeOver(ctx context.Context) (time.Duration, error) {
 	return longest, nil
 }
 
-// latencyOf is latency with scorers that have read their memory.
-func (m *memoryBench) latencyOf(ctx context.Context, rate int) (Latency, error) {
+// latencyWhenReady is latency with scorers that have read their memory.
+func (m *memoryBench) latencyWhenReady(ctx context.Context, rate int) (Latency, error) {
 	for i := range m.Scorers {
 		if err := m.System.Start(ctx, "scorer-"+strconv.Itoa(i+1), "scorer"); err != nil {
 			return Latency{}, err

@@ -64,6 +64,7 @@ type Report struct {
 	Ratios         map[string]Spread `json:"ratios"`
 	Rates          map[string]Spread `json:"rates"`
 	Latency        []Latency         `json:"latency,omitempty"`
+	Floor          []Latency         `json:"floor,omitempty"` // of the broker alone: two acknowledged publishes, one behind the other
 	Samples        []Sample          `json:"samples"`
 }
 
@@ -149,6 +150,9 @@ func (r *Report) Write(w io.Writer) error {
 		fmt.Fprintf(&b, "\n%-22s %12s %10s %10s %10s %10s\n", "latency", "n", "p50 ms", "p90 ms", "p99 ms", "max ms")
 		for _, l := range r.Latency {
 			fmt.Fprintf(&b, "%-22s %12d %10.2f %10.2f %10.2f %10.2f\n", strconv.Itoa(l.Rate)+" events/s", l.N, l.P50, l.P90, l.P99, l.Max)
+		}
+		for _, l := range r.Floor {
+			fmt.Fprintf(&b, "%-22s %12d %10.2f %10.2f %10.2f %10.2f\n", "  the broker alone "+strconv.Itoa(l.Rate), l.N, l.P50, l.P90, l.P99, l.Max)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

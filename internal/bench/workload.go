@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/riskweir/riskweir/internal/memory"
@@ -55,8 +56,8 @@ type event struct {
 
 // generator of events; the same seed, the same events.
 type generator struct {
-	r    *rand.Rand
-	next int
+	r *rand.Rand
+	n int // events drawn
 }
 
 func newGenerator(seed uint64) *generator {
@@ -64,8 +65,8 @@ func newGenerator(seed uint64) *generator {
 }
 
 func (g *generator) event() event {
-	e := event{id: "e" + strconv.Itoa(g.next), account: "a" + strconv.Itoa(g.r.IntN(entities))}
-	g.next++
+	e := event{id: "e" + strconv.Itoa(g.n), account: "a" + strconv.Itoa(g.r.IntN(entities))}
+	g.n++
 	for i := range e.n {
 		e.n[i] = math.Round(g.r.NormFloat64()*1e4) / 1e4 // as many digits as amounts and ratios have
 	}
@@ -73,6 +74,17 @@ func (g *generator) event() event {
 		e.c[i] = g.r.IntN(levels)
 	}
 	return e
+}
+
+// next is an event as it is published.
+func (g *generator) next(kind string, enc events.Encoding) (*nats.Msg, error) {
+	e := g.event()
+	body, err := e.body(enc)
+	if err != nil {
+		return nil, err
+	}
+	subject, err := events.EventSubject(kind, e.account)
+	return &nats.Msg{Subject: subject, Data: body}, err
 }
 
 // bad draws the label: a fifth of the numbers matters.
