@@ -49,6 +49,9 @@ func (f *Folder) decode(subject, contentType string, body []byte, stored time.Ti
 	if err != nil {
 		return memory.Event{}, err
 	}
+	if where.Lane == events.StrayLane { // invalid where it is scored, and not read where it is trained on
+		return memory.Event{}, fmt.Errorf("published to %s: a wildcard where an entity should be", subject)
+	}
 	enc, err := events.DetectEncoding(contentType, body)
 	if err != nil {
 		return memory.Event{}, err

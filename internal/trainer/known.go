@@ -36,6 +36,7 @@ type telling struct {
 	plan *memory.Plan // nil: the log is told nothing
 	last uint64       // sequence of the last message that tells
 	due  []*row
+	told int // changes, by whomever
 }
 
 // refusal is of a message that did not get in: another one is behind the one that it was to stand behind.
@@ -94,6 +95,7 @@ func (j *join) takeKnown(seq uint64, list []events.Known) {
 		return // it was ours, and is known since it was stored
 	}
 	j.telling.last = seq
+	j.telling.told += len(list)
 	for i := range list {
 		if r := j.bySeq(list[i].Seq); r != nil {
 			r.told.label, r.told.claim = list[i].Label, list[i].Claim

@@ -15,6 +15,7 @@ type kindSnapshot struct {
 	join        joinStats
 	counts      kindCounts
 	held, early int
+	told        int
 }
 
 var measures = []measure{
@@ -25,6 +26,7 @@ var measures = []measure{
 	{"events_duplicate", "Events left out because an event before has their id.", true, func(s *kindSnapshot) int { return s.join.duplicate }},
 	{"labels_invalid", "Labels that cannot be read.", true, func(s *kindSnapshot) int { return s.counts.badLabels }},
 	{"labels_unmatched", "Labels of events that are not held any more.", true, func(s *kindSnapshot) int { return s.join.unmatched }},
+	{"labels_told", "Changes of labels that the log has been told, by whichever trainer.", true, func(s *kindSnapshot) int { return s.told }},
 	{"known_invalid", "Messages that tell the log of labels, and cannot be read.", true, func(s *kindSnapshot) int { return s.counts.badKnown }},
 	{"events_mute", "Labelled events of which memory is not told: their keys are too long.", true, func(s *kindSnapshot) int { return s.counts.mute }},
 	{"dropped", "Events and early labels let go for want of room.", true, func(s *kindSnapshot) int { return s.join.dropped }},
@@ -35,7 +37,7 @@ var measures = []measure{
 func (k *kind) snapshot() kindSnapshot {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return kindSnapshot{join: k.join.stats, counts: k.counts, held: len(k.join.rows), early: len(k.join.early)}
+	return kindSnapshot{join: k.join.stats, counts: k.counts, held: len(k.join.rows), early: len(k.join.early), told: k.join.telling.told}
 }
 
 // Counters are for the heartbeat: figures of all kinds together. Those of kinds count since their streams were last
