@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -156,7 +157,7 @@ func (l *library) save(ctx context.Context, f *memory.Frozen, at memory.Place) e
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		w.CloseWithError(f.Encode(w, at))
+		w.CloseWithError(f.Encode(&paced{ctx: ctx, to: w, limit: rate.NewLimiter(saveRate, pacedBurst)}, at))
 	}()
 	_, err = store.Put(ctx, jetstream.ObjectMeta{Name: l.name(at), Description: fmt.Sprintf("memory of %s after event %d", l.plan.Schema.Contract.Kind, at.Seq)}, r)
 	r.CloseWithError(errors.New("the object store takes no more"))
@@ -165,6 +166,27 @@ func (l *library) save(ctx context.Context, f *memory.Frozen, at memory.Place) e
 		return fmt.Errorf("write snapshot %s: %w", l.name(at), err)
 	}
 	return nil
+}
+
+const pacedBurst = 1 << 20
+
+// paced writes no faster than its limit, whose burst is pacedBurst.
+type paced struct {
+	ctx   context.Context
+	to    io.Writer
+	limit *rate.Limiter
+}
+
+func (p *paced) Write(b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		part := b[n:min(n+pacedBurst, len(b))]
+		if err = p.limit.WaitN(p.ctx, len(part)); err == nil {
+			var m int
+			m, err = p.to.Write(part)
+			n += m
+		}
+	}
+	return n, err
 }
 
 const keepNewest = 3

@@ -34,7 +34,9 @@ const (
 	defaultSave  = 30 * time.Second
 	saveIdle     = 10 * time.Minute // after which one event is worth a snapshot
 	saveEvents   = 10_000
-	saveShare    = 20 // of the time one in so much may go into writing
+	saveKeys     = 8       // and an event for so many keys: who starts reads a large state longer than the events behind it
+	saveShare    = 5       // of the time one in so much may go into writing
+	saveRate     = 8 << 20 // bytes a second: a state of a million keys is as much as the disks take in a second, which events wait for
 	defaultBytes = 32 << 20
 	minEvents    = 1 << 12
 	maxEvents    = 1 << 20
@@ -87,7 +89,7 @@ type replica struct {
 	anchor bool // the next event is the snapshot's last, and only looked at
 	saved  memory.Place
 	when   time.Time
-	took   time.Duration
+	took   atomic.Int64 // ns that the last one took
 	saving atomic.Bool
 	thaw   bool
 }
@@ -200,7 +202,7 @@ func (x *replica) follow(ctx context.Context, from func(context.Context) (uint64
 		return err
 	}
 	x.folder = Folder{Store: begin.Store}
-	x.began, x.place, x.saved, x.when, x.took = begin.Place, begin.Place, begin.Place, x.cfg.Now(), 0
+	x.began, x.place, x.saved, x.when = begin.Place, begin.Place, begin.Place, x.cfg.Now()
 	x.mu.Lock()
 	x.ring = ring{width: x.ring.width, capacity: x.ring.capacity, low: begin.Place.Seq + 1}
 	x.front, x.ready = begin.Place.Seq, true
@@ -316,8 +318,8 @@ func (x *replica) save(ctx context.Context) {
 	}
 	now := x.cfg.Now()
 	since, n := now.Sub(x.when), x.place.Seq-x.saved.Seq
-	if x.cfg.Save == nil || x.thaw || n == 0 || since < max(x.cfg.SaveEvery, saveShare*x.took) || n < saveEvents && since < saveIdle && x.saved.Stored != 0 ||
-		x != x.mainNow() || !x.cfg.Save() {
+	if x.cfg.Save == nil || x.thaw || n == 0 || since < max(x.cfg.SaveEvery, saveShare*time.Duration(x.took.Load())) ||
+		n < x.worth() && since < saveIdle && x.saved.Stored != 0 || x != x.mainNow() || !x.cfg.Save() {
 		return
 	}
 	frozen, at := x.folder.Store.Freeze(), x.place
@@ -325,7 +327,9 @@ func (x *replica) save(ctx context.Context) {
 	x.saving.Store(true)
 	x.saves.Go(func() {
 		defer x.saving.Store(false)
+		began := x.cfg.Now()
 		err := x.lib.save(ctx, frozen, at)
+		x.took.Store(int64(x.cfg.Now().Sub(began)))
 		if err == nil {
 			err = x.lib.thin(ctx, at.Incarnation, x.cfg.Now(), time.Duration(x.cfg.Plan.Schema.Contract.Retention.Events))
 		}
@@ -334,6 +338,9 @@ func (x *replica) save(ctx context.Context) {
 		}
 	})
 }
+
+// worth is the number of events that a snapshot is worth being written for.
+func (x *replica) worth() uint64 { return max(saveEvents, uint64(x.folder.Store.Keys())/saveKeys) }
 
 func (x *replica) mainNow() *replica {
 	x.mu.Lock()
