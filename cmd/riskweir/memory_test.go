@@ -86,6 +86,13 @@ func find(t *testing.T, file string, thefts []sim.Theft, c events.Contract) (f f
 	cfg := trainer.OfflineConfig{Path: file, Contract: &c, Split: trainer.SplitTime80}
 	if c.Memory.HasLabels() {
 		cfg.Known.Column = knownAt
+		if v := os.Getenv("RISKWEIR_LABEL_AFTER"); v != "" {
+			after, err := events.ParseDuration(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Known = trainer.FileLabels{After: after}
+		}
 	}
 	r, err := trainer.Offline(t.Context(), cfg)
 	if err != nil {
