@@ -166,7 +166,7 @@ func (b *bank) explain(q Query) Explanation {
 
 func TestExplainsToTheLastBit(t *testing.T) {
 	b := newBank(t)
-	first := b.score("card 1", `{"id":"p1","amount":"12.50","channel":"web","income":900}`, nil)
+	first := b.score("card 1", `{"id":"p1","amount":"12.50","channel":"web","income":7777777}`, nil)
 	for i := range 450 { // more than two batches of a search
 		b.score("card 1", fmt.Sprintf(`{"id":"q%d","amount":"%d","channel":"branch"}`, i, i), nil)
 	}
@@ -199,7 +199,7 @@ func TestExplainsToTheLastBit(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "900") || strings.Contains(text, "income") {
+	if strings.Contains(text, "7777777") || strings.Contains(text, "income") {
 		t.Errorf("a sensitive field shows in\n%s", text)
 	}
 }
@@ -213,7 +213,7 @@ memory:
     - {name: earned, by: card, take: max, field: income}
 entity: card
 `, feature.Transform{Field: "spent", Kind: feature.Numeric, Mean: 10, SD: 5}, feature.Transform{Field: "earned", Kind: feature.Numeric, Mean: 10, SD: 5})
-	b.score("card 1", `{"id":"p1","amount":"12.50","channel":"web","income":900}`, nil)
+	b.score("card 1", `{"id":"p1","amount":"12.50","channel":"web","income":7777777}`, nil)
 	b.score("card 2", `{"id":"p2","amount":"1000","channel":"web","income":9000}`, nil)
 	b.score("card 1", `{"id":"p3","amount":"7.25","channel":"web"}`, nil)
 	last := b.score("card 1", `{"id":"p4","amount":"1","channel":"web"}`, nil)
@@ -227,7 +227,7 @@ entity: card
 			t.Errorf("no %q in\n%s", want, text)
 		}
 	}
-	if strings.Contains(text, "900") {
+	if strings.Contains(text, "7777777") {
 		t.Errorf("a sensitive field shows in\n%s", text)
 	}
 }

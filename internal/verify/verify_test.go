@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"math/rand/v2"
@@ -470,7 +471,10 @@ func TestReaderOutlivesItsConsumers(t *testing.T) {
 		want++
 		switch m.seq {
 		case 1000, 9000:
-			return s.js.DeleteConsumer(ctx, events.EventsStream(kind), r.name)
+			testkit.Eventually(t, testkit.Deadline, "the consumer is gone", func() (bool, string) { // the node may be about to start still
+				err := s.js.DeleteConsumer(ctx, events.EventsStream(kind), r.name)
+				return err == nil || errors.Is(err, natsjs.ErrConsumerNotFound), fmt.Sprint(err)
+			})
 		case 5000:
 			s.cluster.RestartNode(t, 0)
 		}
