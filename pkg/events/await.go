@@ -20,6 +20,16 @@ func (e *InvalidOutcome) Error() string {
 	return fmt.Sprintf("event %d of kind %s is invalid: field %s: %s", e.Seq, e.Kind, e.Field, e.Reason)
 }
 
+// RepeatOutcome is the error of an event whose id an earlier one has. First has the outcome that counts.
+type RepeatOutcome struct{ Repeat }
+
+func (e *RepeatOutcome) Error() string {
+	if e.Conflict {
+		return fmt.Sprintf("event %d of kind %s has the id of event %d, and other content: give it an id of its own, or find out who sent it", e.Seq, e.Kind, e.First)
+	}
+	return fmt.Sprintf("event %d of kind %s repeats event %d, whose outcome counts", e.Seq, e.Kind, e.First)
+}
+
 // LateError says that an event is stored and its outcome did not come in time. It will come, on
 // SCORES_<kind>.
 type LateError struct {
@@ -35,7 +45,7 @@ func (e *LateError) Error() string {
 func (e *LateError) Unwrap() error { return e.Err }
 
 // Score publishes an event and waits for its committed score. The error is an *InvalidOutcome if
-// the event cannot be scored, and a *LateError if ctx ends first. Set a deadline: without one it
+// the event cannot be scored, a *RepeatOutcome if its id has been seen before, and a *LateError if ctx ends first. Set a deadline: without one it
 // waits for as long as no scorer runs.
 func (c *Client) Score(ctx context.Context, kind string, e Event) (Score, error) {
 	m, err := e.message(kind)
@@ -64,7 +74,14 @@ func (c *Client) Score(ctx context.Context, kind string, e Event) (Score, error)
 	if err != nil {
 		return Score{}, &LateError{Kind: kind, Seq: ack.Seq, Err: err}
 	}
-	if band == BandInvalid {
+	switch band {
+	case BandRepeat, BandConflict:
+		v, err := DecodeRepeat(body)
+		if err != nil {
+			return Score{}, err
+		}
+		return Score{}, &RepeatOutcome{v}
+	case BandInvalid:
 		v, err := DecodeInvalid(body)
 		if err != nil {
 			return Score{}, err

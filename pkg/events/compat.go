@@ -137,6 +137,10 @@ func DiffContracts(old, next Contract) []string {
 	}
 	if old.Memory != nil && next.Memory != nil {
 		setting("memory.idle", old.Memory.Idle, next.Memory.Idle)
+		within, ids := old.Memory.RepeatsOrDefault()
+		withinNext, idsNext := next.Memory.RepeatsOrDefault()
+		setting("memory.repeats.within", Duration(within), Duration(withinNext))
+		setting("memory.repeats.ids", ids, idsNext)
 	}
 
 	before, after := fieldsByName(old), fieldsByName(next)

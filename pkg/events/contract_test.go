@@ -179,6 +179,12 @@ func TestOutcomesRefuse(t *testing.T) {
 		{"score: field p: want a finite number", func() error { _, err := DecodeScore([]byte(`{"p":null}`)); return err }},
 		{"score: body is neither a JSON object nor a msgpack map", func() error { _, err := DecodeScore(nil); return err }},
 		{"invalid: no reason", func() error { _, err := DecodeInvalid([]byte(`{"seq":1,"kind":"k","entity":"e"}`)); return err }},
+		{"repeat: no id, first_seq", func() error { _, err := DecodeRepeat([]byte(`{"seq":1,"kind":"k","entity":"e"}`)); return err }},
+		{"repeat: first_seq 7 is not before seq 7", func() error {
+			_, err := DecodeRepeat([]byte(`{"id":"a","seq":7,"first_seq":7,"kind":"k","entity":"e"}`))
+			return err
+		}},
+		{"repeat: field conflict: want true or false", func() error { _, err := DecodeRepeat([]byte(`{"conflict":1}`)); return err }},
 		{"expired: first 2 is after last 1", func() error {
 			_, err := DecodeExpired([]byte(`{"first":2,"last":1,"kind":"k","lane":0}`))
 			return err
@@ -222,7 +228,7 @@ func TestOutcomeTextsAreAlwaysValid(t *testing.T) {
 }
 
 func TestReadOutcome(t *testing.T) {
-	score, inv, expired := sampleScore(), sampleInvalid(), sampleExpired()
+	score, inv, expired, repeat, conflict := sampleScore(), sampleInvalid(), sampleExpired(), sampleRepeat(), sampleConflict()
 	for _, x := range []struct {
 		subject string
 		body    []byte
@@ -230,6 +236,8 @@ func TestReadOutcome(t *testing.T) {
 	}{
 		{"scores.payment.medium.c%2E4711%20%2A", score.Append(nil, Msgpack), Outcome{Kind: "payment", Band: BandMedium, Entity: "c.4711 *", Score: &score}},
 		{"scores.payment.invalid.c1", inv.Append(nil, JSON), Outcome{Kind: "payment", Band: BandInvalid, Entity: "c1", Invalid: &inv}},
+		{"scores.payment.repeat.c1", repeat.Append(nil, Msgpack), Outcome{Kind: "payment", Band: BandRepeat, Entity: "c1", Repeat: &repeat}},
+		{"scores.payment.conflict.c1", conflict.Append(nil, JSON), Outcome{Kind: "payment", Band: BandConflict, Entity: "c1", Repeat: &conflict}},
 		{"scores.payment.expired.lane-7", expired.Append(nil), Outcome{Kind: "payment", Band: BandExpired, Entity: "lane-7", Expired: &expired}},
 	} {
 		x.want.Seq, x.want.Body = 9, x.body
@@ -237,8 +245,8 @@ func TestReadOutcome(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", x.subject, got, x.want)
 		}
 	}
-	for _, subject := range []string{"scores.payment.low.c1", "scores.payment.invalid.c1", "scores.payment.expired.c1", "position.payment.1"} {
-		if got := readOutcome(subject, 9, []byte("{}")); got.Err == nil || got.Score != nil || got.Invalid != nil || got.Expired != nil {
+	for _, subject := range []string{"scores.payment.low.c1", "scores.payment.invalid.c1", "scores.payment.repeat.c1", "scores.payment.expired.c1", "position.payment.1"} {
+		if got := readOutcome(subject, 9, []byte("{}")); got.Err == nil || got.Score != nil || got.Invalid != nil || got.Repeat != nil || got.Expired != nil {
 			t.Errorf("%s without a field is %+v", subject, got)
 		}
 	}

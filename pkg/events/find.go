@@ -12,7 +12,7 @@ import (
 )
 
 // Outcome reads the committed outcome of an event of the entity from SCORES_<kind>, and its band; BandInvalid has an
-// Invalid for a body, the others a Score. The body is nil while there is none to be seen: a replica that is behind may
+// Invalid for a body, BandRepeat and BandConflict a Repeat, the others a Score. The body is nil while there is none to be seen: a replica that is behind may
 // answer, so nil is no promise.
 func (c *Client) Outcome(ctx context.Context, kind, entity string, seq uint64) (body []byte, band string, err error) {
 	if err := CheckKind(kind); err != nil {

@@ -86,6 +86,17 @@ func FuzzOutcomes(f *testing.F) {
 			}
 			again("invalid", v, func(e Encoding) []byte { return v.Append(nil, e) }, func(_ Encoding, b []byte) (any, error) { return DecodeInvalid(b) })
 		}
+		if v, err := DecodeRepeat(body); err == nil {
+			if v.First == 0 || v.First >= v.Seq {
+				t.Fatalf("%q: the outcome %+v", body, v)
+			}
+			again("repeat", v, func(e Encoding) []byte { return v.Append(nil, e) }, func(_ Encoding, b []byte) (any, error) { return DecodeRepeat(b) })
+			for _, e := range []Encoding{JSON, Msgpack} {
+				if a, b, err := OutcomeSeq(v.Append(nil, e)); err != nil || a != v.Seq || b != v.Seq {
+					t.Fatalf("OutcomeSeq of %+v: %d, %d, %v", v, a, b, err)
+				}
+			}
+		}
 		if v, err := DecodeExpired(body); err == nil {
 			again("expired", v, func(Encoding) []byte { return v.Append(nil) }, func(_ Encoding, b []byte) (any, error) { return DecodeExpired(b) })
 		}

@@ -14,6 +14,13 @@ import (
 type Memory struct {
 	Idle     Duration        `yaml:"idle,omitempty"` // after which a key that nothing happened to is forgotten; 0: see IdleOrDefault
 	Features []MemoryFeature `yaml:"features"`
+	Repeats  *Repeats        `yaml:"repeats,omitempty"` // none: RepeatsOrDefault
+}
+
+// Repeats says how long the ids of events are known, so that one that comes again is told from a new one.
+type Repeats struct {
+	Within *Duration `yaml:"within,omitempty"` // by when the events were stored; none: 168h; 0: ids are not looked at
+	IDs    int       `yaml:"ids,omitempty"`    // as many are known at most, the latest; 0: 1,000,000
 }
 
 // MemoryFeature is one number that earlier events say about this one: an aggregate over those whose By fields hold what this event's
@@ -103,9 +110,29 @@ const (
 	MinMemoryWindow   = Duration(time.Second)
 	MaxMemoryWindow   = Duration(400 * 24 * time.Hour)
 	MaxMemoryIdle     = Duration(36500 * 24 * time.Hour)
+	MaxRepeatsWithin  = Duration(400 * 24 * time.Hour)
+	MaxRepeatsIDs     = 20_000_000
 )
 
-const defaultIdle = Duration(400 * 24 * time.Hour)
+const (
+	defaultIdle   = Duration(400 * 24 * time.Hour)
+	defaultWithin = Duration(7 * 24 * time.Hour)
+	defaultIDs    = 1_000_000
+)
+
+// RepeatsOrDefault is how long ids are known, and how many; within is 0 if they are not looked at.
+func (m *Memory) RepeatsOrDefault() (within time.Duration, ids int) {
+	w, n := defaultWithin, defaultIDs
+	if r := m.Repeats; r != nil {
+		if r.Within != nil {
+			w = *r.Within
+		}
+		if r.IDs != 0 {
+			n = r.IDs
+		}
+	}
+	return time.Duration(w), n
+}
 
 // IdleOrDefault is Idle, or else 400 days if a feature looks back for ever and the longest window if none does.
 func (m *Memory) IdleOrDefault() time.Duration {
@@ -251,6 +278,14 @@ func (m *Memory) validate(c *Contract) error {
 	for by, w := range windows {
 		if len(w) > MaxMemoryWindows {
 			errs = append(errs, fmt.Errorf("contract %s: memory: %d different windows by %s: at most %d", c.Kind, len(w), by, MaxMemoryWindows))
+		}
+	}
+	if r := m.Repeats; r != nil {
+		if r.Within != nil && (*r.Within < 0 || *r.Within > MaxRepeatsWithin || *r.Within%Duration(time.Second) != 0) {
+			errs = append(errs, fmt.Errorf("contract %s: memory: repeats: within %s: want whole seconds, up to %s; 0s: ids are not looked at", c.Kind, *r.Within, MaxRepeatsWithin))
+		}
+		if r.IDs < 0 || r.IDs > MaxRepeatsIDs {
+			errs = append(errs, fmt.Errorf("contract %s: memory: repeats: ids %d: want 1 to %d", c.Kind, r.IDs, MaxRepeatsIDs))
 		}
 	}
 	if m.Idle < 0 || m.Idle > MaxMemoryIdle {

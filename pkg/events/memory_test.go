@@ -1,8 +1,10 @@
 package events
 
 import (
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 const memoryContract = `
@@ -103,5 +105,53 @@ func TestMemoryCompatible(t *testing.T) {
 	}
 	if d := DiffContracts(old, next); len(d) != 1 || !strings.Contains(d[0], "memory feature n") {
 		t.Errorf("%q", d)
+	}
+}
+
+// What is left out is on, for a week and a million ids; only 0s is off.
+func TestRepeatsContract(t *testing.T) {
+	for _, x := range []struct {
+		repeats string
+		within  time.Duration
+		ids     int
+		err     string
+	}{
+		{"", 168 * time.Hour, 1_000_000, ""},
+		{"{}", 168 * time.Hour, 1_000_000, ""},
+		{"{within: 30d}", 720 * time.Hour, 1_000_000, ""},
+		{"{ids: 5}", 168 * time.Hour, 5, ""},
+		{"{within: 1s, ids: 20000000}", time.Second, 20_000_000, ""},
+		{"{within: 0s}", 0, 1_000_000, ""},
+		{"{within: 401d}", 0, 0, "repeats: within 401d: want whole seconds, up to 400d"},
+		{"{within: 10ms}", 0, 0, "repeats: within 10ms"},
+		{"{ids: -1}", 0, 0, "repeats: ids -1: want 1 to 20000000"},
+		{"{ids: 20000001}", 0, 0, "repeats: ids 20000001"},
+		{"{for: 1d}", 0, 0, "field for not found"},
+	} {
+		text := strings.Replace(memoryContract, "FEATURE", "{name: n, by: card, take: count}", 1)
+		if x.repeats != "" {
+			text += "  repeats: " + x.repeats + "\n"
+		}
+		c, err := ParseContract([]byte(text))
+		if x.err != "" {
+			if err == nil || !strings.Contains(err.Error(), x.err) {
+				t.Errorf("%s: %v, want %q", x.repeats, err, x.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", x.repeats, err)
+			continue
+		}
+		if within, ids := c.Memory.RepeatsOrDefault(); within != x.within || ids != x.ids {
+			t.Errorf("%s: %s, %d ids", x.repeats, within, ids)
+		}
+		text2, err := c.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := ParseContract(text2); err != nil || !reflect.DeepEqual(again, c) {
+			t.Errorf("%s comes back as\n%s\n%v", x.repeats, text2, err)
+		}
 	}
 }

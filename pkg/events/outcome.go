@@ -83,6 +83,18 @@ func (w *writer) int(k string, v int64) {
 	}
 }
 
+func (w *writer) bool(k string, v bool) {
+	w.key(k)
+	switch {
+	case w.enc != Msgpack:
+		w.dst = strconv.AppendBool(w.dst, v)
+	case v:
+		w.dst = append(w.dst, 0xc3)
+	default:
+		w.dst = append(w.dst, 0xc2)
+	}
+}
+
 // float writes v bit for bit, but what is not finite as null, in both encodings.
 func (w *writer) float(k string, v float64) {
 	w.key(k)
@@ -174,6 +186,22 @@ func (v *Invalid) Append(dst []byte, enc Encoding) []byte {
 	return w.close()
 }
 
+// Append writes the outcome; see Score.Append.
+func (r *Repeat) Append(dst []byte, enc Encoding) []byte {
+	w := writer{dst: dst, enc: enc}
+	w.open(6 + set(r.Conflict))
+	w.str("id", r.ID)
+	w.uint("seq", r.Seq)
+	w.uint("first_seq", r.First)
+	w.str("kind", r.Kind)
+	w.str("entity", r.Entity)
+	if r.Conflict {
+		w.bool("conflict", true)
+	}
+	w.uint("contract", r.Contract)
+	return w.close()
+}
+
 // Append writes the outcome as JSON, whatever the events were written in.
 func (x *Expired) Append(dst []byte) []byte {
 	w := writer{dst: dst, enc: JSON}
@@ -236,6 +264,13 @@ func (t *token) count() (uint64, string) {
 		return 0, "want an integer of 0 or more"
 	}
 	return v, ""
+}
+
+func (t *token) flag() (bool, string) {
+	if t.kind != kindBool {
+		return false, "want true or false"
+	}
+	return t.num == 1, ""
 }
 
 func (t *token) small() (int, string) {
@@ -423,6 +458,43 @@ func DecodeInvalid(body []byte) (Invalid, error) {
 	return v, nil
 }
 
+// DecodeRepeat reads what Repeat.Append wrote, in either encoding.
+func DecodeRepeat(body []byte) (Repeat, error) {
+	var v Repeat
+	enc, err := DetectEncoding("", body)
+	if err != nil {
+		return Repeat{}, fmt.Errorf("repeat: %w", err)
+	}
+	err = decodeAs("repeat", enc, body, func(key string, t *token) (known bool, reason string) {
+		switch key {
+		case "id":
+			v.ID, reason = t.str()
+		case "seq":
+			v.Seq, reason = t.count()
+		case "first_seq":
+			v.First, reason = t.count()
+		case "kind":
+			v.Kind, reason = t.str()
+		case "entity":
+			v.Entity, reason = t.str()
+		case "conflict":
+			v.Conflict, reason = t.flag()
+		case "contract":
+			v.Contract, reason = t.count()
+		default:
+			return false, ""
+		}
+		return true, reason
+	}, "id", "seq", "first_seq", "kind", "entity")
+	switch {
+	case err != nil:
+		return Repeat{}, err
+	case v.First == 0 || v.First >= v.Seq:
+		return Repeat{}, fmt.Errorf("repeat: first_seq %d is not before seq %d", v.First, v.Seq)
+	}
+	return v, nil
+}
+
 // DecodeExpired reads what Expired.Append wrote.
 func DecodeExpired(body []byte) (Expired, error) {
 	var x Expired
@@ -451,7 +523,7 @@ func DecodeExpired(body []byte) (Expired, error) {
 }
 
 // OutcomeSeq returns the event sequences, first to last, that an outcome of either encoding
-// names: one event's for a score or an invalid, a range for an expired. It reads no further than it
+// names: one event's for a score, an invalid or a repeat, a range for an expired. It reads no further than it
 // must, and does not look at what it passes over but for its form.
 func OutcomeSeq(body []byte) (first, last uint64, err error) {
 	enc, err := DetectEncoding("", body)

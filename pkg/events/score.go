@@ -55,6 +55,25 @@ type Invalid struct {
 	Contract uint64 `json:"contract" msgpack:"contract"`
 }
 
+// Repeat is the outcome of an event whose id an earlier one of the kind has. It is not scored, and not remembered.
+type Repeat struct {
+	ID       string `json:"id" msgpack:"id"`
+	Seq      uint64 `json:"seq" msgpack:"seq"`
+	First    uint64 `json:"first_seq" msgpack:"first_seq"` // the event that had the id, whose outcome counts; 0 < First < Seq
+	Kind     string `json:"kind" msgpack:"kind"`
+	Entity   string `json:"entity" msgpack:"entity"`
+	Conflict bool   `json:"conflict,omitempty" msgpack:"conflict,omitempty"` // its content is another than that of First
+	Contract uint64 `json:"contract" msgpack:"contract"`
+}
+
+// Band of the outcome.
+func (r *Repeat) Band() string {
+	if r.Conflict {
+		return BandConflict
+	}
+	return BandRepeat
+}
+
 // Expired is the outcome of the events of a lane that left EVENTS before they were scored.
 type Expired struct {
 	First uint64 `json:"first"` // EVENTS sequences, both inclusive

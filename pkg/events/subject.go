@@ -32,6 +32,9 @@ const (
 	BandHistory = "history" // feeds training only: no decision leaves
 	BandInvalid = "invalid"
 	BandExpired = "expired"
+
+	BandRepeat   = "repeat"   // an earlier event has the id, and the same content
+	BandConflict = "conflict" // an earlier event has the id, and other content
 )
 
 // Streams and buckets that all kinds share.

@@ -12,13 +12,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Outcome is one message of a kind's scores. Exactly one of Score, Invalid, Expired and Err is set.
+// Outcome is one message of a kind's scores. Exactly one of Score, Invalid, Repeat, Expired and Err is set.
 type Outcome struct {
 	Kind, Band string
 	Entity     string // none of its own, but the lane's name, when Expired
 	Seq        uint64 // in SCORES_<kind>; 0 in the live view
 	Score      *Score
 	Invalid    *Invalid
+	Repeat     *Repeat
 	Expired    *Expired
 	Err        error  // the body could not be read
 	Body       []byte // as it came, JSON or msgpack
@@ -114,6 +115,11 @@ func readOutcome(subject string, seq uint64, body []byte) Outcome {
 		var v Invalid
 		if v, o.Err = DecodeInvalid(body); o.Err == nil {
 			o.Invalid = &v
+		}
+	case BandRepeat, BandConflict:
+		var v Repeat
+		if v, o.Err = DecodeRepeat(body); o.Err == nil {
+			o.Repeat = &v
 		}
 	case BandExpired:
 		var x Expired

@@ -84,6 +84,16 @@ func sampleInvalid() Invalid {
 	return Invalid{ID: "p-8", Seq: 77, Kind: "payment", Entity: "c.4711 *", Field: "amount", Reason: "is required and has no value", Attempts: 3, Contract: 3}
 }
 
+func sampleRepeat() Repeat {
+	return Repeat{ID: "p-7", Seq: 1<<40 + 9, First: 1 << 40, Kind: "payment", Entity: "c.4711 *", Contract: 3}
+}
+
+func sampleConflict() Repeat {
+	r := sampleRepeat()
+	r.Conflict = true
+	return r
+}
+
 func sampleExpired() Expired { return Expired{First: 5, Last: 9, Kind: "payment", Lane: 7} }
 
 func sampleLabel() Label {
@@ -160,6 +170,12 @@ func TestWireSamples(t *testing.T) {
 		b = golden(t, "invalid"+ext, inv.Append(nil, enc))
 		gotInvalid, err := DecodeInvalid(b)
 		same(t, "invalid"+ext, gotInvalid, err, inv)
+
+		for name, r := range map[string]Repeat{"repeat": sampleRepeat(), "conflict": sampleConflict()} {
+			b = golden(t, name+ext, r.Append(nil, enc))
+			gotRepeat, err := DecodeRepeat(b)
+			same(t, name+ext, gotRepeat, err, r)
+		}
 
 		label := sampleLabel()
 		b = golden(t, "label"+ext, label.Append(nil, enc))
