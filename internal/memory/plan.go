@@ -16,7 +16,7 @@ import (
 )
 
 // formVersion is of the rules and the serialised form: state of another version is another function of the log.
-const formVersion = 1
+const formVersion = 2
 
 const (
 	panes       = 64  // of a window, once a key is hot
@@ -180,6 +180,8 @@ func fingerprint(c *events.Contract) (string, error) {
 	}
 	m := *c.Memory
 	m.Idle = events.Duration(m.IdleOrDefault())
+	within, ids := m.RepeatsOrDefault()
+	m.Repeats = &events.Repeats{Within: (*events.Duration)(&within), IDs: ids}
 	text, err := json.Marshal(struct {
 		Version                int
 		ID, Entity, Time, Kind string

@@ -26,12 +26,13 @@ type Frozen struct {
 	clock int64
 	any   bool
 	keys  [][]row
+	ids   ids
 }
 
-// Freeze copies 40 bytes a key. Until Thaw the store replaces every state that changes.
+// Freeze copies 40 bytes a key, and of ids none. Until Thaw the store replaces every state that changes.
 func (s *Store) Freeze() *Frozen {
 	s.frozen = true
-	f := &Frozen{plan: s.plan, clock: s.clock, any: s.any}
+	f := &Frozen{plan: s.plan, clock: s.clock, any: s.any, ids: s.ids.frozen()}
 	for i := range s.keys {
 		f.keys = append(f.keys, slices.Clone(s.keys[i].rows))
 	}
@@ -41,12 +42,13 @@ func (s *Store) Freeze() *Frozen {
 // Thaw says that what Freeze returned is not used any more.
 func (s *Store) Thaw() { s.frozen = false }
 
-const magic = "riskweir memory 1\n"
+const magic = "riskweir memory 2\n"
 
 // Encode writes the one form of a state: the same bytes wherever and however it came about.
 //
 //	magic, fingerprint (64 hexadecimal digits), incarnation, origin, seq, stored, clock, any
 //	for each group: the number of keys, and for each in ascending order key (16 bytes), length and state
+//	the clock of ids, their number, and each in the order of the stream: see ids.append
 //	SHA-256 of all that
 func (f *Frozen) Encode(w io.Writer, at Place) error {
 	sum := sha256.New()
@@ -78,6 +80,13 @@ func (f *Frozen) Encode(w io.Writer, at Place) error {
 		}
 	}
 	f.keys = nil
+	buf = binary.AppendVarint(buf[:0], f.ids.clock)
+	b.Write(binary.AppendUvarint(buf, uint64(f.ids.len())))
+	for from := f.ids.first; from < f.ids.next; {
+		buf, from = f.ids.append(buf[:0], from)
+		b.Write(buf)
+	}
+	f.ids = ids{}
 	if err := b.Flush(); err != nil {
 		return fmt.Errorf("write memory: %w", err)
 	}
@@ -123,6 +132,9 @@ func Decode(p *Plan, r io.Reader) (*Store, Place, error) {
 			t.index[x.key] = uint32(len(t.rows))
 			t.rows = append(t.rows, x)
 		}
+	}
+	if err := s.ids.read(d, at.Seq); err != nil {
+		return nil, at, fmt.Errorf("read memory: %w", err)
 	}
 	want := d.sum.Sum(nil)
 	got := make([]byte, len(want))

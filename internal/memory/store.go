@@ -15,6 +15,7 @@ type Event struct {
 	Record *events.Record
 	Entity []byte    // of the subject; nil: Record's
 	Stored time.Time // zero: not known, as of a row of a file; Record.Time must be set then
+	Seq    uint64    // in the log, ascending; 0: it stands in none, and its id is not looked at
 }
 
 // Key names the state of one key without telling it: the first 128 bits of the SHA-256 of the values.
@@ -26,6 +27,7 @@ type Store struct {
 	clock int64 // highest time of all events, µs: a key is forgotten when its own is idle behind it
 	any   bool  // an event has been folded
 	keys  []table
+	ids   ids
 	dead  uint64 // steps until the next look for idle keys
 
 	cache   []loaded // entries of the present event
@@ -58,7 +60,7 @@ type loaded struct {
 
 // New is the state before the first event.
 func New(p *Plan) *Store {
-	s := &Store{plan: p, keys: make([]table, len(p.groups))}
+	s := &Store{plan: p, keys: make([]table, len(p.groups)), ids: newIDs(&p.Schema.Contract)}
 	for i := range s.keys {
 		s.keys[i].index = map[Key]uint32{}
 	}
@@ -87,17 +89,44 @@ func (s *Store) Bytes() int {
 	return n
 }
 
-// Step puts the event's features into out, len(out) == Plan.Width, NaN for a missing one, and then folds the event.
-func (s *Store) Step(ev Event, out []float64) {
+// IDs is how many events' ids are known.
+func (s *Store) IDs() int { return s.ids.len() }
+
+// Step puts the event's features into out, len(out) == Plan.Width, NaN for a missing one, and then folds the event. One whose id an earlier
+// event has is not folded, and has no features: all are missing.
+func (s *Store) Step(ev Event, out []float64) Verdict {
+	key, ok := s.ids.idOf(ev)
+	if ok {
+		v := s.ids.judge(ev, &key)
+		if s.ids.pass(ev.Stored); v.Repeated() {
+			missing(out)
+			return v
+		}
+		s.ids.add(idEntry{key: key, content: s.ids.contentOf(ev), seq: ev.Seq, stored: s.ids.clock})
+	}
 	at := s.begin(ev)
 	s.read(ev, at, out)
 	s.fold(ev, at)
+	return Verdict{}
 }
 
-// Read puts the features that the event would have now into out, and changes nothing.
-func (s *Store) Read(ev Event, out []float64) {
+// Read puts the features that the event would have now into out, as Step does, and changes nothing.
+func (s *Store) Read(ev Event, out []float64) Verdict {
+	if key, ok := s.ids.idOf(ev); ok {
+		if v := s.ids.judge(ev, &key); v.Repeated() {
+			missing(out)
+			return v
+		}
+	}
 	at := s.begin(ev)
 	s.read(ev, at, out)
+	return Verdict{}
+}
+
+func missing(out []float64) {
+	for i := range out {
+		out[i] = math.NaN()
+	}
 }
 
 func (s *Store) begin(ev Event) int64 {
