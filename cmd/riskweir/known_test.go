@@ -203,7 +203,7 @@ func TestMemoryOfLabelsLive(t *testing.T) {
 	var scratch model.Scratch
 	readAll(t, js, events.EventsStream(contract.Kind), "", func(m natsjs.Msg, at *natsjs.MsgMetadata) {
 		seq := at.Sequence.Stream
-		err := folder.Step(m.Subject(), "", m.Data(), at.Timestamp, out)
+		_, err := folder.Step(seq, m.Subject(), "", m.Data(), at.Timestamp, out)
 		if !events.IsKnown(m.Subject()) {
 			if err != nil || schema.Decode(events.JSON, m.Data(), &rec) != nil {
 				t.Fatalf("event %d: %v", seq, err)

@@ -16,35 +16,35 @@ type Folder struct {
 	rec   events.Record
 }
 
-// Step puts the features of an event into out and folds it. An event that breaks the contract is an error, and leaves no trace. What became
-// known of earlier events is folded too, and is an error, since it is no event.
-func (f *Folder) Step(subject, contentType string, body []byte, stored time.Time, out []float64) (err error) {
+// Step puts the features of the event at seq into out and folds it. An event that breaks the contract is an error, and leaves no trace; neither
+// does one whose id an earlier one has, as the verdict says: it has no features. What became known of earlier events is folded too, and is
+// an error, since it is no event.
+func (f *Folder) Step(seq uint64, subject, contentType string, body []byte, stored time.Time, out []float64) (v memory.Verdict, err error) {
 	defer func() {
 		if r := recover(); r != nil { // the event's own doing: everyone who folds it meets the same
 			err = fmt.Errorf("folding it panicked: %v", r)
 		}
 	}()
 	if events.IsKnown(subject) {
-		return f.know(body)
+		return v, f.know(body)
 	}
-	ev, err := f.decode(subject, contentType, body, stored)
+	ev, err := f.decode(seq, subject, contentType, body, stored)
 	if err != nil {
-		return err
+		return v, err
 	}
-	f.Store.Step(ev, out)
-	return nil
+	return f.Store.Step(ev, out), nil
 }
 
 // Peek puts the features of an event into out and changes nothing.
-func (f *Folder) Peek(subject, contentType string, body []byte, stored time.Time, out []float64) error {
-	ev, err := f.decode(subject, contentType, body, stored)
+func (f *Folder) Peek(seq uint64, subject, contentType string, body []byte, stored time.Time, out []float64) (v memory.Verdict, err error) {
+	ev, err := f.decode(seq, subject, contentType, body, stored)
 	if err == nil {
-		f.Store.Read(ev, out)
+		v = f.Store.Read(ev, out)
 	}
-	return err
+	return v, err
 }
 
-func (f *Folder) decode(subject, contentType string, body []byte, stored time.Time) (memory.Event, error) {
+func (f *Folder) decode(seq uint64, subject, contentType string, body []byte, stored time.Time) (memory.Event, error) {
 	where, err := events.ParseStoredEvent(subject)
 	if err != nil {
 		return memory.Event{}, err
@@ -63,5 +63,5 @@ func (f *Folder) decode(subject, contentType string, body []byte, stored time.Ti
 	if len(f.rec.Entity) > 0 && string(f.rec.Entity) != entity {
 		return memory.Event{}, errors.New("its entity is not that of its subject")
 	}
-	return memory.Event{Record: &f.rec, Entity: []byte(entity), Stored: stored}, nil
+	return memory.Event{Record: &f.rec, Entity: []byte(entity), Stored: stored, Seq: seq}, nil
 }

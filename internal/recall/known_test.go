@@ -41,7 +41,12 @@ func TestFolderTellsEventsFromTheRest(t *testing.T) {
 		t.Fatal(name)
 		return 0
 	}
-	step := func(subject string, body []byte) error { return f.Step(subject, "", body, at, out) }
+	seq := uint64(0)
+	step := func(subject string, body []byte) error {
+		seq++
+		_, err := f.Step(seq, subject, "", body, at, out)
+		return err
+	}
 	if err := step("events.payment.0.c1", body); err != nil || of("t_bad_24h") != 0 {
 		t.Fatal(of("t_bad_24h"), err)
 	}
@@ -58,7 +63,7 @@ func TestFolderTellsEventsFromTheRest(t *testing.T) {
 			t.Errorf("%s: %v", subject, err)
 		}
 	}
-	if err := f.Peek("events.payment.1.c2", "", body, at, out); err != nil || of("t_bad_24h") == 0 || of("t_n_24h") != 0.6931471805599453 {
+	if _, err := f.Peek(seq+1, "events.payment.1.c2", "", body, at, out); err != nil || of("t_bad_24h") == 0 || of("t_n_24h") != 0.6931471805599453 {
 		t.Error(of("t_bad_24h"), of("t_n_24h"), err)
 	}
 }

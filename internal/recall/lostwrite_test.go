@@ -43,7 +43,7 @@ func TestEitherHalfOfAWriteIsLost(t *testing.T) {
 	out := make([]float64, plan.Width())
 	for i := range 3000 { // more than one part of a snapshot
 		body := fmt.Appendf(nil, `{"row":"%d","rater":"%d","ratee":"%d","rating":1,"at":%q}`, i, i, i+1, time.Unix(int64(i), 0).UTC().Format(time.RFC3339))
-		if err := f.Step(fmt.Sprintf("events.otc.0.%d", i), "", body, time.Unix(int64(i), 0), out); err != nil {
+		if _, err := f.Step(uint64(i)+1, fmt.Sprintf("events.otc.0.%d", i), "", body, time.Unix(int64(i), 0), out); err != nil {
 			t.Fatal(err)
 		}
 	}

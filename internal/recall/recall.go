@@ -109,7 +109,7 @@ func New(cfg Config) *Recall {
 		cfg.Note = func(error) {}
 	}
 	r := &Recall{cfg: cfg, kind: cfg.Plan.Schema.Contract.Kind, lib: newLibrary(cfg.JS, cfg.Plan), gates: map[int]gate{}}
-	r.capacity = min(max(cfg.Bytes/(8*cfg.Plan.Width()+9), minEvents), maxEvents)
+	r.capacity = min(max(cfg.Bytes/(8*cfg.Plan.Width()+25), minEvents), maxEvents)
 	return r
 }
 
@@ -252,13 +252,13 @@ func (x *replica) take(ctx context.Context, m tail.Message, at *jetstream.MsgMet
 	if !x.pass(ctx, seq) {
 		return nil
 	}
-	err := x.folder.Step(m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp, x.out)
+	v, err := x.folder.Step(seq, m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp, x.out)
 	x.place.Seq, x.place.Stored = seq, at.Timestamp.UnixNano()
 	if x.cfg.Folded != nil {
 		x.cfg.Folded(seq, x.folder.Store)
 	}
 	x.mu.Lock()
-	copy(x.ring.push(seq, err == nil), x.out)
+	copy(x.ring.push(seq, err == nil, v), x.out)
 	x.front = seq
 	x.wake()
 	x.mu.Unlock()
@@ -437,17 +437,18 @@ func (r *Recall) tidy(now time.Time) {
 	r.behind = keep
 }
 
-// Features copies those of an event into out; false if they are not at hand, or the event was invalid.
-func (r *Recall) Features(seq uint64, out []float64) bool {
+// Features copies those of an event into out, and says whether its id is an earlier one's: then they are missing; false if they are not at
+// hand, or the event was invalid.
+func (r *Recall) Features(seq uint64, out []float64) (memory.Verdict, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	x := r.pick(seq)
 	if x == nil || !x.ready {
-		return false
+		return memory.Verdict{}, false
 	}
-	f := x.ring.find(seq)
+	f, v := x.ring.find(seq)
 	copy(out, f)
-	return f != nil
+	return v, f != nil
 }
 
 // Front is the last event that the main replica has folded.

@@ -94,7 +94,7 @@ func (l *ledger) recomputed(t *testing.T) map[uint64][]float64 {
 			t.Fatal(err)
 		}
 		all[seq] = make([]float64, l.plan.Width())
-		if err := f.Step(m.Subject, m.Header.Get("Content-Type"), m.Data, m.Time, all[seq]); err != nil {
+		if _, err := f.Step(seq, m.Subject, m.Header.Get("Content-Type"), m.Data, m.Time, all[seq]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -145,7 +145,7 @@ func compare(t *testing.T, r *Recall, want map[uint64][]float64, first, last uin
 			}
 		}
 		for seq := from; seq <= till; seq++ {
-			if !r.Features(seq, got) {
+			if _, ok := r.Features(seq, got); !ok {
 				t.Fatalf("no features of event %d, which was waited for", seq)
 			}
 			if !slices.EqualFunc(got, want[seq], func(a, b float64) bool { return math.Float64bits(a) == math.Float64bits(b) }) {

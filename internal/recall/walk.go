@@ -18,7 +18,8 @@ type Seen struct {
 	Event    memory.Event // valid until the func returns
 	Features []float64    // likewise
 	Store    *memory.Store
-	Origin   uint64 // the memory is of the events from here on
+	Verdict  memory.Verdict // if an earlier event has its id, it has no features and will not be folded
+	Origin   uint64         // the memory is of the events from here on
 }
 
 var errWalked = errors.New("walked")
@@ -78,11 +79,11 @@ func walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, b Beginni
 				}
 				return
 			}
-			ev, err := f.decode(m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp)
+			ev, err := f.decode(seq, m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp)
 			if err == nil {
 				if seq >= first {
-					f.Store.Read(ev, out)
-					if err := see(Seen{seq, ev, out, f.Store, b.Place.Origin}); err != nil {
+					v := f.Store.Read(ev, out)
+					if err := see(Seen{seq, ev, out, f.Store, v, b.Place.Origin}); err != nil {
 						cancel(err)
 						return
 					}

@@ -343,8 +343,9 @@ func TestMemoryLive(t *testing.T) {
 	if err != nil || !testkit.Raced && math.Abs(m.AUC-0.8715) > 0.002 {
 		t.Errorf("AUC %v, %v, want 0.8715", m.AUC, err)
 	}
-	books := checkSnapshots(t, js, d)
-	states.check(t)
+	stored := storedTimes(t, js, "otc", len(d.bodies))
+	books := checkSnapshots(t, js, d, stored)
+	states.check(t, stored)
 	t.Logf("%d events, %d observations, features off by at most %.2g, AUC %.5f, %d snapshots, %d states at %d events", len(seen), observations, worst, m.AUC, books, states.looks, len(states.seen))
 }
 
@@ -359,6 +360,33 @@ func fromEnv(t *testing.T, name string, otherwise int) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// storedTimes are when the first n events were stored.
+func storedTimes(t *testing.T, js natsjs.JetStream, kind string, n int) []time.Time {
+	t.Helper()
+	c, err := js.OrderedConsumer(testkit.Context(t), events.EventsStream(kind), natsjs.OrderedConsumerConfig{HeadersOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs, err := c.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer msgs.Stop()
+	out := make([]time.Time, n)
+	for i := range out {
+		m, err := msgs.Next(natsjs.NextContext(testkit.Context(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		at, err := m.Metadata()
+		if err != nil || at.Sequence.Stream != uint64(i)+1 {
+			t.Fatalf("event %d: %+v, %v", i+1, at, err)
+		}
+		out[i] = at.Timestamp
+	}
+	return out
 }
 
 // stateBook holds digests of the state of scorers at random events, which are others for each scorer.
@@ -397,7 +425,7 @@ func (b *stateBook) look(scorer int, seq uint64, s *memory.Store) {
 }
 
 // check compares each with the state after the same events folded from the first one.
-func (b *stateBook) check(t *testing.T) {
+func (b *stateBook) check(t *testing.T, stored []time.Time) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -408,7 +436,7 @@ func (b *stateBook) check(t *testing.T) {
 	out := make([]float64, b.d.plan.Width())
 	left := len(b.seen)
 	for i := 0; left > 0 && i < len(b.d.bodies); i++ {
-		if err := f.Step("events.otc.0."+b.d.raters[i], "", b.d.bodies[i], time.Now(), out); err != nil {
+		if _, err := f.Step(uint64(i)+1, "events.otc.0."+b.d.raters[i], "", b.d.bodies[i], stored[i], out); err != nil {
 			t.Fatal(err)
 		}
 		if sum, ok := b.seen[uint64(i)+1]; ok {
@@ -464,7 +492,7 @@ func awaitScores(t *testing.T, js natsjs.JetStream, n int) map[uint64]events.Sco
 }
 
 // checkSnapshots compares each with the state after the same events folded from the first one.
-func checkSnapshots(t *testing.T, js natsjs.JetStream, d *ratings) int {
+func checkSnapshots(t *testing.T, js natsjs.JetStream, d *ratings, stored []time.Time) int {
 	t.Helper()
 	store, err := js.ObjectStore(testkit.Context(t), events.MemoryBucket)
 	if err != nil {
@@ -486,7 +514,7 @@ func checkSnapshots(t *testing.T, js natsjs.JetStream, d *ratings) int {
 		s := recall.Folder{Store: memory.New(d.plan)}
 		out := make([]float64, d.plan.Width())
 		for i, body := range d.bodies[:at.Seq] {
-			if err := s.Step("events.otc.0."+d.raters[i], "", body, time.Unix(0, at.Stored), out); err != nil {
+			if _, err := s.Step(uint64(i)+1, "events.otc.0."+d.raters[i], "", body, stored[i], out); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -18,6 +18,7 @@ type metrics struct {
 	commits   *prometheus.CounterVec
 	unknown   *prometheus.CounterVec
 	panics    *prometheus.CounterVec
+	repeats   *prometheus.CounterVec
 	runsEnded *prometheus.CounterVec
 	owned     prometheus.Gauge
 	latency   prometheus.Histogram
@@ -29,6 +30,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 		commits:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_commits_total", Help: "Batches of outcomes committed."}, []string{"kind"}),
 		unknown:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_unknown_fields_total", Help: "Event fields that the contract does not name."}, []string{"kind"}),
 		panics:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_panics_total", Help: "Events that ended as invalid because scoring them panicked."}, []string{"kind"}),
+		repeats:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_repeats_total", Help: "Events with the id of an earlier one, with its content (repeat) or another (conflict)."}, []string{"kind", "band"}),
 		runsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_restarts_total", Help: "Times a lane began again from its stored position."}, []string{"kind"}),
 		owned:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "riskweir_scorer_lanes", Help: "Lanes that this scorer runs."}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -36,7 +38,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Buckets: []float64{.001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}),
 	}
-	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.runsEnded, m.owned, m.latency)
+	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.repeats, m.runsEnded, m.owned, m.latency)
 	return m
 }
 
@@ -93,6 +95,14 @@ func (s *Scorer) halted(kind string, n int, cause string) {
 func (s *Scorer) panicked(kind string, seq uint64, what any) {
 	s.metrics.panics.WithLabelValues(kind).Inc()
 	s.cfg.Log.Error("scoring panicked: the event ends as invalid", zap.String("kind", kind), zap.Uint64("seq", seq), zap.Any("panic", what), zap.Stack("stack"))
+}
+
+// repeated is told again if the commit fails.
+func (s *Scorer) repeated(r *events.Repeat) {
+	s.metrics.repeats.WithLabelValues(r.Kind, r.Band()).Inc()
+	if r.Conflict {
+		s.cfg.Log.Warn("one id, two contents: the later event is not scored", zap.String("kind", r.Kind), zap.String("id", r.ID), zap.Uint64("seq", r.Seq), zap.Uint64("first_seq", r.First))
+	}
 }
 
 func (s *Scorer) modelEvent(e model.Event) {

@@ -21,6 +21,7 @@ import (
 type tally struct {
 	unknownFields func(kind string, n int)
 	panicked      func(kind string, seq uint64, what any)
+	repeated      func(r *events.Repeat)
 }
 
 // stage makes the outcomes of one lane. It belongs to the lane's goroutine, but for Await.
@@ -122,7 +123,7 @@ func (s *stage) keep(b []byte) string {
 	return s.text.String()[from:]
 }
 
-// outcome appends the outcome of one event: a score or, for whatever reason, invalid.
+// outcome appends the outcome of one event: a score, that it repeats another or, for whatever reason, invalid.
 func (s *stage) outcome(buf []byte, e *lane.Event) (out []byte, band, token string) {
 	stored, err := events.ParseStoredEvent(e.Subject)
 	if err == nil && stored.Lane == events.StrayLane {
@@ -149,7 +150,7 @@ func (s *stage) outcome(buf []byte, e *lane.Event) (out []byte, band, token stri
 	return out, band, stored.Token
 }
 
-// score appends the score of one event. A panic is the event's own doing, since scoring is a pure function of it: the
+// score appends the score of one event or, if an earlier one has its id, which. A panic is the event's own doing, since scoring is a pure function of it: the
 // next owner would meet it again, so it ends here as invalid.
 func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token string) (out []byte, band string, err error) {
 	from := len(buf)
@@ -178,8 +179,22 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 		s.record.Time = e.Stored
 	}
 	if len(s.memory) > 0 {
-		if s.recall == nil || !s.recall.Features(e.Seq, s.memory) {
+		if s.recall == nil {
+			return buf, "", errors.New("the memory of the kind is not followed")
+		}
+		verdict, ok := s.recall.Features(e.Seq, s.memory)
+		switch {
+		case !ok:
 			return buf, "", errors.New("the memory of the kind has no features of it")
+		case verdict.Repeated():
+			again := events.Repeat{
+				ID: string(s.record.ID), Seq: e.Seq, First: verdict.First, Kind: s.kind, Entity: entity, Conflict: verdict.Conflict,
+				Contract: s.live.ContractRevision,
+			}
+			if s.tally.repeated != nil {
+				s.tally.repeated(&again)
+			}
+			return again.Append(buf, enc), again.Band(), nil
 		}
 		s.record.SetMemory(s.memory)
 		if s.remembered != nil {

@@ -116,7 +116,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 			return dog.watch(laneName(k.Name, n), &laneStage{stage{
 				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease,
 				remembered: s.remembered,
-				tally:      tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked},
+				tally:      tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked, repeated: s.repeated},
 			}})
 		},
 		Committer: func(kind string) lane.Committer { return newPatient(s.cfg.Conn, events.ScoresStream(kind)) },

@@ -213,7 +213,7 @@ func (k *kind) takeEvent(m tail.Message, at *jetstream.MsgMetadata, rec *events.
 	k.mu.Lock()
 	schema, mem := k.schema, k.memory
 	k.mu.Unlock()
-	remembered := mem.take(m, at)
+	remembered, again := mem.take(m, at)
 	switch {
 	case events.IsKnown(m.Subject()):
 		k.takeKnown(m, at)
@@ -229,6 +229,8 @@ func (k *kind) takeEvent(m tail.Message, at *jetstream.MsgMetadata, rec *events.
 		k.counts.probes++
 	case err != nil:
 		k.counts.invalid++
+	case again:
+		k.join.stats.duplicate++
 	case mem != nil && !remembered: // its features are not known
 	default:
 		if mem != nil {
@@ -240,12 +242,13 @@ func (k *kind) takeEvent(m tail.Message, at *jetstream.MsgMetadata, rec *events.
 	k.join.pass(at.Sequence.Stream, at.Timestamp)
 }
 
-// take folds an event and leaves its features in out; false if they are not known.
-func (m *remembering) take(msg tail.Message, at *jetstream.MsgMetadata) bool {
+// take folds an event and leaves its features in out, if they are known. again: an earlier event has its id.
+func (m *remembering) take(msg tail.Message, at *jetstream.MsgMetadata) (known, again bool) {
 	if m == nil || at.Sequence.Stream <= m.unknown {
-		return false
+		return false, false
 	}
-	return m.Step(msg.Subject(), msg.Headers().Get("Content-Type"), msg.Data(), at.Timestamp, m.out) == nil
+	v, err := m.Step(at.Sequence.Stream, msg.Subject(), msg.Headers().Get("Content-Type"), msg.Data(), at.Timestamp, m.out)
+	return err == nil, v.Repeated()
 }
 
 // readEvent makes a row of an event that keeps its contract.
