@@ -56,7 +56,7 @@ func (a *app) features(cmd *fisk.CmdClause) {
 			}
 			invalid, first, err := trainer.FileFeatures(ctx, file, o, c, known, a.out)
 			if invalid > 0 {
-				fmt.Fprintf(a.err, "%d rows are invalid and leave no trace, the first: %v\n", invalid, first)
+				fmt.Fprintf(a.err, "%d rows are invalid or repeat another, and leave no trace; the first: %v\n", invalid, first)
 			}
 			return err
 		case events.CheckKind(kind) != nil:
@@ -107,6 +107,9 @@ func (a *app) eventFeatures(ctx context.Context, js natsjs.JetStream, kind strin
 	w := trainer.NewFeatureWriter(b, "seq", plan)
 	note := func(err error) { fmt.Fprintln(a.err, err) }
 	err = recall.Walk(ctx, js, plan, from, to, note, func(s recall.Seen) error {
+		if s.Verdict.Repeated() {
+			return nil // it has none
+		}
 		return w.Write(s.Seq, string(s.Event.Record.ID), string(s.Event.Entity), s.Features)
 	})
 	return errors.Join(err, w.Flush(), b.Flush())

@@ -28,15 +28,29 @@ func newRowMemory(p *memory.Plan, known *fileKnown) *rowMemory {
 	return &rowMemory{store: memory.New(p), out: make([]float64, p.Width()), known: known}
 }
 
-// step folds rec, of the row with these cells, and sets its features.
-func (r *rowMemory) step(rec *events.Record, columns, cells []string) error {
+// repeatedRow says that an earlier row has the id, and so is the one that counts.
+type repeatedRow struct{ memory.Verdict }
+
+func (r *repeatedRow) Error() string {
+	if r.Conflict {
+		return fmt.Sprintf("its id is that of line %d, which holds something else", r.First)
+	}
+	return fmt.Sprintf("it repeats line %d", r.First)
+}
+
+// step folds rec, of that row, and sets its features. If another error than a *repeatedRow comes back, the file cannot be used. All
+// rows count as stored at one moment, as if the file were ingested at once: ids do not grow old.
+func (r *rowMemory) step(rec *events.Record, columns []string, row *source.Row) error {
 	if r.store == nil {
 		return nil
 	}
+	cells := row.Cells
 	if r.known != nil {
 		r.known.before(r.store, rec.Time)
 	}
-	r.store.Step(memory.Event{Record: rec}, r.out)
+	if v := r.store.Step(memory.Event{Record: rec, Seq: uint64(row.Line)}, r.out); v.Repeated() {
+		return &repeatedRow{v}
+	}
 	rec.SetMemory(r.out)
 	if r.known != nil {
 		return r.known.after(rec, columns, cells)
@@ -45,8 +59,8 @@ func (r *rowMemory) step(rec *events.Record, columns, cells []string) error {
 }
 
 // FileFeatures writes the memory of each row of a file as CSV, as if the rows had come as events in the file's order: row (from 0, invalid ones
-// counted), id, entity, and the contract's features; a missing value is an empty cell. It returns how many rows were invalid, and the
-// first fault.
+// counted), id, entity, and the contract's features; a missing value is an empty cell. It returns how many rows were invalid or
+// repeat another, and the first fault.
 func FileFeatures(ctx context.Context, path string, o source.Options, c events.Contract, l FileLabels, w io.Writer) (invalid int, first error, err error) {
 	schema, err := events.Compile(c)
 	if err != nil {
@@ -76,14 +90,19 @@ func FileFeatures(ctx context.Context, path string, o source.Options, c events.C
 		if fault == nil {
 			fault = readRow(schema, &rec, columns, row.Cells, label)
 		}
+		if fault == nil {
+			err := r.step(&rec, columns, &row)
+			if _, again := errors.AsType[*repeatedRow](err); again {
+				fault = err
+			} else if err != nil {
+				return fmt.Errorf("line %d: %w", row.Line, err)
+			}
+		}
 		if fault != nil {
 			if invalid++; first == nil {
 				first = fmt.Errorf("%s:%d: %w", path, row.Line, fault)
 			}
 			return nil
-		}
-		if err := r.step(&rec, columns, row.Cells); err != nil {
-			return fmt.Errorf("line %d: %w", row.Line, err)
 		}
 		return out.Write(n-1, string(rec.ID), string(rec.Entity), r.out)
 	})

@@ -121,7 +121,12 @@ func (cfg OfflineConfig) load(ctx context.Context) (rep Report, data *Dataset, r
 			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
 			return nil
 		}
-		if err := remembered.step(&rec, columns, row.Cells); err != nil {
+		err := remembered.step(&rec, columns, &row)
+		if _, again := errors.AsType[*repeatedRow](err); again {
+			rep.refuse(fmt.Errorf("%s:%d: %w", cfg.Path, row.Line, err))
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("line %d: %w", row.Line, err)
 		}
 		if row.Cells[label] == "" {
