@@ -24,6 +24,8 @@ type summary struct {
 	Events          uint64   `json:"events"`
 	Scored          uint64   `json:"scored"`
 	Invalid         uint64   `json:"invalid"`
+	Repeat          uint64   `json:"repeat,omitempty"`
+	Conflict        uint64   `json:"conflict,omitempty"`
 	Missing         uint64   `json:"missing"`
 	Duplicate       uint64   `json:"duplicate"`
 	Disorder        uint64   `json:"disorder"`
@@ -40,7 +42,7 @@ type summary struct {
 
 func (s *summary) take(r verify.Report) {
 	s.Verified, s.OK = true, r.OK()
-	s.Events, s.Scored, s.Invalid = r.Events, r.Scored, r.Invalid
+	s.Events, s.Scored, s.Invalid, s.Repeat, s.Conflict = r.Events, r.Scored, r.Invalid, r.Repeat, r.Conflict
 	s.Missing, s.Duplicate, s.Disorder = r.Missing, r.Duplicate, r.Disorder
 	s.Line = r.String()
 }

@@ -37,8 +37,9 @@ type Query struct {
 type Explanation struct {
 	OutcomeSeq  uint64          `json:"outcome_seq"` // in SCORES
 	OutcomeTime time.Time       `json:"outcome_time"`
-	Score       *events.Score   `json:"score,omitempty"` // one of these two
+	Score       *events.Score   `json:"score,omitempty"` // one of these three
 	Invalid     *events.Invalid `json:"invalid,omitempty"`
+	Repeat      *events.Repeat  `json:"repeat,omitempty"`
 
 	Stored  time.Time `json:"stored,omitzero"` // when EVENTS took the event; zero: it is no longer there
 	Subject string    `json:"subject,omitempty"`
@@ -110,6 +111,11 @@ func run(ctx context.Context, js jetstream.JetStream, q Query) (Explanation, err
 	if subject.Band == events.BandInvalid {
 		bad, err := events.DecodeInvalid(found.Data)
 		e.Invalid, e.Note = &bad, "an invalid event has no score"
+		return e, err
+	}
+	if isRepeat(subject.Band) {
+		again, err := events.DecodeRepeat(found.Data)
+		e.Repeat, e.Note = &again, fmt.Sprintf("event %d has the id, and the outcome that counts", again.First)
 		return e, err
 	}
 	score, err := events.DecodeScore(found.Data)
@@ -345,9 +351,15 @@ func outcomeID(m *jetstream.RawStreamMsg) (string, error) {
 		x, err := events.DecodeInvalid(m.Data)
 		return x.ID, err
 	}
+	if isRepeat(s.Band) {
+		x, err := events.DecodeRepeat(m.Data)
+		return x.ID, err
+	}
 	x, err := events.DecodeScore(m.Data)
 	return x.ID, err
 }
+
+func isRepeat(band string) bool { return band == events.BandRepeat || band == events.BandConflict }
 
 // search goes through the outcomes of an entity from a time on.
 func search(ctx context.Context, js jetstream.JetStream, kind, token string, from time.Time, is func(*jetstream.RawStreamMsg) (bool, error)) (*jetstream.RawStreamMsg, error) {
@@ -395,6 +407,16 @@ func (e Explanation) String() string {
 		if x.Field != "" {
 			line("field", "%s", x.Field)
 		}
+		return b.String()
+	}
+	if x := e.Repeat; x != nil {
+		line("event", "%s of %s, sequence %d", x.ID, x.Entity, x.Seq)
+		if x.Conflict {
+			line("conflict", "event %d has this id, and other content", x.First)
+		} else {
+			line("repeat", "of event %d, in all that the contract reads", x.First)
+		}
+		line("score", "that of event %d counts: riskweir explain %s --seq %d", x.First, x.Kind, x.First)
 		return b.String()
 	}
 	s := e.Score

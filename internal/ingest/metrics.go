@@ -19,6 +19,8 @@ const (
 const (
 	endScored      = "scored"
 	endInvalid     = "invalid"
+	endRepeat      = "repeat"
+	endConflict    = "conflict"
 	endLate        = "late"
 	endNotAccepted = "not_accepted"
 	endRefused     = "refused"

@@ -49,7 +49,9 @@ func (s *Server) deadlineOf(q *request) (time.Duration, error) {
 
 // score publishes one event, and answers in time, whatever the broker and the scorers do:
 //
-//	200  its committed score; or, with mode late, the kind's decision for late ones: it is stored, its score follows
+//	200  its committed score; or, with mode late, the kind's decision for late ones: it is stored, its score follows; or that it
+//	     repeats an earlier event, whose outcome counts (first_seq)
+//	409  it is stored, and is not scored: an earlier event has its id, and other content
 //	422  it is stored and its outcome is that it cannot be scored
 //	503  the broker has not acknowledged it: the kind's decision for late ones, and whether it may be stored
 //	400, 404, 408, 413, 415  it is at fault, and not stored
@@ -107,14 +109,22 @@ func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string)
 	switch {
 	case body == nil:
 		return s.late(q, in.enc, &x, x.stored.Sequence), endLate
+	case band == events.BandConflict:
+		return answer{status: http.StatusConflict, raw: body, enc: encodingOf(body)}, endConflict
+	case band == events.BandRepeat:
+		return answer{status: http.StatusOK, raw: body, enc: encodingOf(body)}, endRepeat
 	case band == events.BandInvalid:
 		return unscorable(body, x.stored.Sequence), endInvalid
 	}
+	return answer{status: http.StatusOK, raw: body, enc: encodingOf(body)}, endScored
+}
+
+func encodingOf(body []byte) events.Encoding {
 	enc, err := events.DetectEncoding("", body)
 	if err != nil {
-		enc = events.JSON
+		return events.JSON
 	}
-	return answer{status: http.StatusOK, raw: body, enc: enc}, endScored
+	return enc
 }
 
 // outcome waits for the event's until ctx ends; then the body is nil.

@@ -19,8 +19,9 @@ type SourceReport struct {
 // rows counts outcomes by the hash of a row's id, in 12 bytes a row. Of ten million ids two share their
 // 64 bits with a probability of 3e-6.
 type rows struct {
-	hashes []uint64 // sorted; an id that stands k times in the source stands k times here
-	counts []uint32 // outcomes, at the first index of their hash
+	hashes []uint64       // sorted; an id that stands k times in the source stands k times here
+	counts []uint32       // outcomes, at the first index of their hash
+	again  map[int]uint32 // likewise, of events that repeat another: they are a row's own only where no other outcome is
 	n      uint64
 }
 
@@ -31,7 +32,7 @@ func idHash(id string) uint64 {
 }
 
 func newRows(source iter.Seq2[string, error]) (*rows, error) {
-	r := &rows{}
+	r := &rows{again: map[int]uint32{}}
 	for id, err := range source {
 		if err != nil {
 			return nil, err
@@ -45,8 +46,13 @@ func newRows(source iter.Seq2[string, error]) (*rows, error) {
 }
 
 // outcome counts one of the id. Ids that the source does not have are not its business.
-func (r *rows) outcome(id string) {
-	if i, ok := slices.BinarySearch(r.hashes, idHash(id)); ok {
+func (r *rows) outcome(id string, again bool) {
+	i, ok := slices.BinarySearch(r.hashes, idHash(id))
+	switch {
+	case !ok:
+	case again:
+		r.again[i]++
+	default:
 		r.counts[i]++
 	}
 }
@@ -61,7 +67,7 @@ func (r *rows) finish(source iter.Seq2[string, error], limit int, report *Report
 			j++
 		}
 		want, got := uint64(j-i), uint64(r.counts[i])
-		s.Missing += want - min(want, got)
+		s.Missing += want - min(want, got+uint64(r.again[i]))
 		s.Duplicate += got - min(want, got)
 		i = j
 	}
@@ -80,7 +86,7 @@ func (r *rows) finish(source iter.Seq2[string, error], limit int, report *Report
 			want++
 		}
 		switch got := r.counts[i]; {
-		case got < want && missing < uint64(limit):
+		case got+r.again[i] < want && missing < uint64(limit):
 			missing++
 			report.Offenders = append(report.Offenders, Offender{What: whatMissing, Row: row, ID: id, Note: "no outcome has this id"})
 		case got > want && duplicate < uint64(limit):
@@ -94,6 +100,10 @@ func (r *rows) finish(source iter.Seq2[string, error], limit int, report *Report
 func outcomeID(band string, body []byte) (string, error) {
 	if band == events.BandInvalid {
 		x, err := events.DecodeInvalid(body)
+		return x.ID, err
+	}
+	if isRepeat(band) {
+		x, err := events.DecodeRepeat(body)
 		return x.ID, err
 	}
 	x, err := events.DecodeScore(body)

@@ -35,23 +35,27 @@ type Config struct {
 	Progress func(stream string, seq, last uint64)
 }
 
-// Report of Run. Without Missing, Duplicate, Disorder, Unknown and Misnamed (Told and Untrue are of no outcomes):
+// Report of Run. Without Missing, Duplicate, Disorder, Unknown and Misnamed (Told and Untrue are of no outcomes, Unlike is of those that count as Repeat and Conflict):
 //
-//	Events = Scored + Invalid + History + events that expired unscored, while EVENTS keeps all of them
+//	Events = Scored + Invalid + History + Repeat + Conflict + events that expired unscored, while EVENTS keeps all of them
 type Report struct {
 	Kind      string `json:"kind"`
 	Events    uint64 `json:"events"` // in EVENTS when Run began
 	Scored    uint64 `json:"scored"` // outcomes, of those and of events that EVENTS no longer keeps
 	Invalid   uint64 `json:"invalid"`
-	History   uint64 `json:"history"` // outcomes that feed training only
-	Expired   uint64 `json:"expired"` // outcomes that say that a range of a lane left EVENTS unscored
-	Aged      uint64 `json:"aged"`    // outcomes whose event EVENTS no longer keeps
-	Missing   uint64 `json:"missing"` // events without an outcome
-	Pending   uint64 `json:"pending"` // of the missing, those after the last outcome of their lane
+	History   uint64 `json:"history"`  // outcomes that feed training only
+	Repeat    uint64 `json:"repeat"`   // outcomes of events with the id and the content of an earlier one
+	Conflict  uint64 `json:"conflict"` // outcomes of events with the id of an earlier one, and other content
+	Expired   uint64 `json:"expired"`  // outcomes that say that a range of a lane left EVENTS unscored
+	Aged      uint64 `json:"aged"`     // outcomes whose event EVENTS no longer keeps
+	Missing   uint64 `json:"missing"`  // events without an outcome
+	Pending   uint64 `json:"pending"`  // of the missing, those after the last outcome of their lane
 	Duplicate uint64 `json:"duplicate"`
 	Disorder  uint64 `json:"disorder"` // outcomes of an event older than one of the same lane that came before
 	Unknown   uint64 `json:"unknown"`  // outcomes that name no event that EVENTS has, or had, or that cannot be read
 	Misnamed  uint64 `json:"misnamed"` // outcomes under another entity than their event
+
+	Unlike uint64 `json:"unlike"` // of Repeat and Conflict, those of which that is not so: the two events have other ids, or are as like as is not said
 
 	Told   uint64 `json:"told,omitempty"`   // labels that EVENTS tells of, for memory
 	Untrue uint64 `json:"untrue,omitempty"` // of them, those that no label says, or of no such event; and messages that cannot be read
@@ -75,7 +79,7 @@ type Offender struct {
 
 // OK says that nothing is missing, doubled or out of order.
 func (r Report) OK() bool {
-	return r.Missing == 0 && r.Duplicate == 0 && r.Disorder == 0 && r.Unknown == 0 && r.Misnamed == 0 && r.Untrue == 0 &&
+	return r.Missing == 0 && r.Duplicate == 0 && r.Disorder == 0 && r.Unknown == 0 && r.Misnamed == 0 && r.Unlike == 0 && r.Untrue == 0 &&
 		(r.Source == nil || r.Source.Missing == 0 && r.Source.Duplicate == 0)
 }
 
@@ -86,7 +90,7 @@ func (r Report) String() string {
 	for _, x := range []struct {
 		name string
 		n    uint64
-	}{{"history", r.History}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
+	}{{"history", r.History}, {"repeat", r.Repeat}, {"conflict", r.Conflict}, {"unlike", r.Unlike}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
 		if x.n > 0 {
 			fmt.Fprintf(&b, " %s=%d", x.name, x.n)
 		}
@@ -132,6 +136,8 @@ type checker struct {
 
 	lastEvent []uint64 // by lane
 	lastSeen  []uint64 // by lane: the event of its latest outcome in order
+
+	repeats []events.Repeat // of events that EVENTS held as Run began
 
 	limit  int
 	named  map[string]int // offenders by what
@@ -200,6 +206,18 @@ func (c *checker) outcome(subject string, at uint64, body []byte) {
 		c.report.Invalid++
 	case events.BandHistory:
 		c.report.History++
+	case events.BandRepeat, events.BandConflict:
+		x, err := events.DecodeRepeat(body)
+		if err != nil || x.Band() != s.Band {
+			c.report.Unknown++
+			bad(whatUnknown, first, fmt.Sprintf("not a %s: %v", s.Band, err))
+			return
+		}
+		if c.repeats = append(c.repeats, x); x.Conflict {
+			c.report.Conflict++
+		} else {
+			c.report.Repeat++
+		}
 	default:
 		c.report.Scored++
 	}
@@ -210,7 +228,7 @@ func (c *checker) outcome(subject string, at uint64, body []byte) {
 			bad(whatUnknown, first, err.Error())
 			return
 		}
-		c.rows.outcome(id)
+		c.rows.outcome(id, isRepeat(s.Band))
 	}
 	lane, known := c.table.lane(first)
 	if !known {
@@ -314,6 +332,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
 	}
 	if err := cfg.readScores(ctx, c, began.Add(cfg.Wait)); err != nil {
+		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
+	}
+	if err := cfg.readRepeats(ctx, c); err != nil {
 		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
 	}
 	report := c.finish(func(seq uint64) string {
