@@ -21,7 +21,7 @@ func TestToldOfLabelsIsNoEvent(t *testing.T) {
 	r := newRules(DefaultLimits())
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	look := func() KindStatus {
-		k, err := sampler{s.js}.kind(testkit.Context(t), declared{kind, s.lanes, true})
+		k, err := sampler{s.js}.kind(testkit.Context(t), declared{kind, s.lanes, true, false})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -234,7 +234,12 @@ func (m *Monitor) look(ctx context.Context, s sampler, catalog *topology.Catalog
 	var ds []declared
 	for _, name := range catalog.Names() {
 		if schema, _, ok := catalog.Schema(name); ok {
-			ds = append(ds, declared{name, schema.Contract.Lanes, schema.Contract.Memory.HasLabels()})
+			ids := false
+			if m := schema.Contract.Memory; m != nil {
+				within, _ := m.RepeatsOrDefault()
+				ids = within > 0
+			}
+			ds = append(ds, declared{name, schema.Contract.Lanes, schema.Contract.Memory.HasLabels(), ids})
 		}
 	}
 	bounded, cancel := context.WithTimeout(ctx, 2*m.cfg.Every)

@@ -23,6 +23,7 @@ const (
 	causeNoPosition = "NO_POSITION" // the lane has none
 	causeRecreated  = "RECREATED"   // it counts in another EVENTS than there is
 	causeRewind     = "REWIND"      // EVENTS ends before it
+	causeConflict   = "CONFLICT"    // an event has the id of an earlier one, and other content
 )
 
 // What an alert is about.
@@ -32,6 +33,7 @@ const (
 	whatLaneStalled = "lane_stalled"
 	whatLaneLate    = "lane_late"
 	whatLaneHalted  = "lane_halted"
+	whatIDConflict  = "id_conflict"
 )
 
 var actions = map[string]string{
@@ -43,6 +45,7 @@ var actions = map[string]string{
 	causeNoPosition: "find out who deleted it, then `riskweir lane rebase`",
 	causeRecreated:  "if EVENTS was made anew on purpose, `riskweir lane rebase`",
 	causeRewind:     "if EVENTS was restored from a backup, `riskweir lane rebase`",
+	causeConflict:   "find out who sends two events under one id; the later one is not scored",
 }
 
 // Limits of the rules.
@@ -51,6 +54,7 @@ type Limits struct {
 	Stall  time.Duration // events wait and the position does not move for so long: stalled
 	Unseen time.Duration // without a sample of a kind: its lanes are unknown
 	Absent time.Duration // without any scorer
+	Recent time.Duration // a conflict of ids is told so long
 
 	// An incident opens when Open of the last Of samples are bad, and closes after Close good ones in a row.
 	// Of <= 64.
@@ -59,7 +63,7 @@ type Limits struct {
 
 // DefaultLimits suit a sample a second: a lost scorer or node is replaced before they alarm, if all is well.
 func DefaultLimits() Limits {
-	return Limits{Age: 10 * time.Second, Stall: 4 * time.Second, Unseen: 5 * time.Second, Absent: 3 * time.Second, Open: 3, Of: 5, Close: 3}
+	return Limits{Age: 10 * time.Second, Stall: 4 * time.Second, Unseen: 5 * time.Second, Absent: 3 * time.Second, Recent: 10 * time.Minute, Open: 3, Of: 5, Close: 3}
 }
 
 // Sample is one look at everything.
@@ -79,6 +83,14 @@ type KindSample struct {
 	Told    uint64 // messages that tell of labels, and are no events
 	LastSeq uint64
 	Lanes   []LaneSample // by lane
+
+	Conflict *ConflictSample // the latest; nil: there is none, or the kind remembers no ids
+}
+
+// ConflictSample of an event whose id an earlier one has, with other content.
+type ConflictSample struct {
+	Seq, First uint64
+	Age        time.Duration // of the outcome
 }
 
 // LaneSample of one lane.
@@ -241,6 +253,10 @@ func (r *rules) findings(s Sample) []finding {
 			continue
 		}
 		out = append(out, r.laneFindings(name, k, s)...)
+		if c := k.last.Conflict; c != nil && c.Age < r.limits.Recent {
+			out = append(out, finding{what: whatIDConflict, kind: name, severity: events.Ticket, cause: causeConflict, evidence: map[string]string{
+				"event": strconv.FormatUint(c.Seq, 10), "first": strconv.FormatUint(c.First, 10), "age": round(c.Age)}})
+		}
 	}
 	return out
 }
@@ -363,7 +379,7 @@ func (r *rules) blind(in *incident, now time.Time) bool {
 		if r.noScorer {
 			return true
 		}
-	case whatLaneHalted:
+	case whatLaneHalted, whatIDConflict:
 	default:
 		return false
 	}

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	                                missing=true: it has no position
 //	recreate KIND                   EVENTS is made anew
 //	unseen KIND ERROR | seen KIND   its streams answer, or not
+//	conflict KIND                   an event has the id of an earlier one, and other content
 //	adopt WHAT/KIND/INCIDENT ...    this monitor takes over from one that had told of these
 //	run N                           N seconds pass
 func TestScenarios(t *testing.T) {
@@ -75,6 +76,8 @@ type stageKind struct {
 	last    uint64
 	err     string
 	lanes   []stageLane
+
+	conflict time.Time
 }
 
 // stageLane: of its waiting events one arrives every 1/arrives seconds, so that the oldest of n is n/arrives old; without
@@ -141,6 +144,12 @@ func (s *stage) command(f []string) error {
 			return err
 		}
 		k.err = strings.Join(f[2:], " ")
+	case "conflict":
+		k, err := kind()
+		if err != nil {
+			return err
+		}
+		k.conflict = s.now
 	case "lane":
 		k, err := kind()
 		if err != nil {
@@ -253,6 +262,9 @@ func (s *stage) second() {
 			ks.Lanes = append(ks.Lanes, k.lanes[i].LaneSample)
 		}
 		ks.LastSeq, ks.Stored = max(k.last, 1_000_000), k.last
+		if !k.conflict.IsZero() {
+			ks.Conflict = &ConflictSample{Seq: 99, First: 7, Age: s.now.Sub(k.conflict)}
+		}
 		if k.err != "" {
 			ks = KindSample{Kind: name, Err: k.err}
 		}

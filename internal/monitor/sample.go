@@ -27,6 +27,7 @@ type declared struct {
 	kind  string
 	lanes int
 	told  bool // of labels, in EVENTS
+	ids   bool // are remembered
 }
 
 // kinds looks at all of them side by side.
@@ -52,8 +53,14 @@ func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
 		k.Lanes = append(k.Lanes, LaneSample{Lane: lane})
 	}
 	// From the leaders: without one, the kind cannot work either.
-	if _, err := s.js.Stream(ctx, events.ScoresStream(d.kind)); err != nil {
+	scores, err := s.js.Stream(ctx, events.ScoresStream(d.kind))
+	if err != nil {
 		return k, fmt.Errorf("look at %s: %w", events.ScoresStream(d.kind), err)
+	}
+	if d.ids {
+		if k.Conflict, err = conflict(ctx, scores, d.kind); err != nil {
+			return k, fmt.Errorf("conflicts of %s: %w", d.kind, err)
+		}
 	}
 	if err := s.positions(ctx, &k); err != nil {
 		return k, fmt.Errorf("positions of %s: %w", d.kind, err)
@@ -89,6 +96,23 @@ func (s sampler) kind(ctx context.Context, d declared) (KindSample, error) {
 		}
 	}
 	return k, nil
+}
+
+// conflict is the latest one.
+func conflict(ctx context.Context, scores natsjs.Stream, kind string) (*ConflictSample, error) {
+	asked := time.Now()
+	m, err := scores.GetLastMsgForSubject(ctx, events.ScoreSubject(kind, events.BandConflict, "*"))
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	x, err := events.DecodeRepeat(m.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%s at %d: %w", m.Subject, m.Sequence, err)
+	}
+	return &ConflictSample{Seq: x.Seq, First: x.First, Age: max(0, scores.CachedInfo().TimeStamp.Add(time.Since(asked)).Sub(m.Time))}, nil
 }
 
 // positions reads those of all lanes at once. A replica that is a moment behind makes a lane look a moment older.
