@@ -366,6 +366,9 @@ func (b *broker) scorer(t *testing.T) {
 			out.Subject = events.CommitSubject("payment", events.BandInvalid, stored.Token)
 			v := events.Invalid{Seq: seq, Kind: "payment", Entity: events.UnescapeEntity(stored.Token), Field: "amount", Reason: "is below zero"}
 			out.Data = v.Append(nil, enc)
+		case amount == 200 || amount == 409: // an earlier event is said to have the id
+			v := events.Repeat{ID: string(rec.ID), Seq: seq, First: 1, Kind: "payment", Entity: events.UnescapeEntity(stored.Token), Conflict: amount == 409}
+			out.Subject, out.Data = events.CommitSubject("payment", v.Band(), stored.Token), v.Append(nil, enc)
 		case amount == 404: // never answered
 			return
 		default:
@@ -403,6 +406,20 @@ func TestScore(t *testing.T) {
 	got = w.post("/v1/score/payment", jsonType, []byte(`{"card":"c","amount":-1}`))
 	if got.status != 422 || got.Errors[0].Field != "amount" || len(got.Sequences) != 1 {
 		t.Errorf("an invalid outcome: %d %s", got.status, got.body)
+	}
+	for _, x := range []struct {
+		mime   string
+		amount int
+	}{{jsonType, 200}, {packType, 409}, {jsonType, 409}, {packType, 200}} {
+		body := fmt.Appendf(nil, `{"id":"r%s%d","card":"c","amount":%d}`, x.mime, x.amount, x.amount)
+		if x.mime == packType {
+			body = pack(t, map[string]any{"id": fmt.Sprint(x), "card": "c", "amount": x.amount})
+		}
+		got := w.post("/v1/score/payment", x.mime, body)
+		r, err := events.DecodeRepeat(got.body)
+		if err != nil || got.status != x.amount || r.First != 1 || r.Conflict != (x.amount == 409) || got.header.Get("Content-Type") != x.mime {
+			t.Errorf("%+v: %d %q: %+v, %v", x, got.status, got.body, r, err)
+		}
 	}
 	// The same id again: the score that there is.
 	got = w.post("/v1/score/payment", jsonType, []byte(`{"id":"s0","card":"c","amount":0}`))

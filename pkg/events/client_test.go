@@ -72,6 +72,9 @@ func commit(ctx context.Context, js natsjs.JetStream, schema *events.Schema, sub
 		}
 		v := events.Invalid{Seq: seq, Kind: kind, Entity: entity, Field: bad.Field, Reason: bad.Reason}
 		out = v.Append(nil, enc)
+	} else if n := rec.Values[0].Num; n < 0 { // an earlier event is said to have the id
+		v := events.Repeat{ID: string(rec.ID), Seq: seq, First: 1, Kind: kind, Entity: entity, Conflict: n == -2}
+		band, out = v.Band(), v.Append(nil, enc)
 	} else {
 		s := events.Score{ID: string(rec.ID), Seq: seq, Kind: kind, Entity: entity, P: min(rec.Values[0].Num/1000, 1), Band: events.BandLow,
 			Decision: events.Approve, Mode: events.ModePrior, Time: time.Unix(1, 0).UTC()}
@@ -262,6 +265,12 @@ func TestClientScore(t *testing.T) {
 	_, err := client.Score(ctx, kind, events.Event{Entity: "c.1", Fields: map[string]any{"amount": "much"}})
 	if bad, ok := errors.AsType[*events.InvalidOutcome](err); !ok || bad.Field != "amount" {
 		t.Errorf("an invalid event: %v", err)
+	}
+	for amount := -2; amount < 0; amount++ {
+		_, err = client.Score(ctx, kind, events.Event{Entity: "c.1", Fields: map[string]any{"id": fmt.Sprint("r", amount), "amount": amount}})
+		if again, ok := errors.AsType[*events.RepeatOutcome](err); !ok || again.First != 1 || again.Conflict != (amount == -2) {
+			t.Errorf("an event that repeats another: %v", err)
+		}
 	}
 }
 
