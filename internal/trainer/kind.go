@@ -85,7 +85,7 @@ type kindCounts struct {
 	invalid   int // events that break the contract
 	badLabels int // labels that cannot be read
 	badKnown  int // messages that tell the log of labels, and cannot be read
-	mute      int // events of which the log cannot be told: their keys are too long
+	mute      int // events of which the log cannot be told: see memory.Plan.Tell, and readsBack
 	probes    int
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -27,6 +28,8 @@ const (
 	tellRetry   = time.Second // after trouble
 	// tellStuck is waited for the message that was stored in the way of ours. Then it is none that can still be read: it has expired.
 	tellStuck = time.Minute
+	// tellBytes of a message, half of what a server takes by default: keys may be six times as long in JSON.
+	tellBytes = 512 << 10
 )
 
 // telling is what a join knows of what the log has been told.
@@ -52,7 +55,7 @@ type told struct {
 	label  events.Truth // as the log has it
 	claim  uint64       // the label that says so, in LABELS
 	due    bool
-	mute   bool // it cannot be told
+	mute   bool // it cannot be told of
 }
 
 // truth is what the log is to be told of r.
@@ -146,6 +149,7 @@ type tidings struct {
 	behind      uint64
 	incarnation time.Time
 	list        []events.Known
+	body        []byte
 }
 
 // tidings are what there is to tell, once both streams have been read to their end.
@@ -160,13 +164,24 @@ func (k *kind) tidings() tidings {
 	var rec events.Record
 	for _, r := range t.next(events.MaxKnown) {
 		known, ok := tidingsOf(t.plan, r, &rec)
-		if r.told.mute = !ok; r.told.mute {
+		line := events.AppendKnown(nil, []events.Known{known})
+		if r.told.mute = !ok || !readsBack(line, known); r.told.mute {
 			k.counts.mute++
 			continue
 		}
-		x.list = append(x.list, known)
+		if len(x.body)+len(line) > tellBytes {
+			break // the rest is still due
+		}
+		x.list, x.body = append(x.list, known), append(x.body, line...)
 	}
 	return x
+}
+
+// readsBack says whether a line is understood as what it was written of. An entity that somebody wrote by hand may be no UTF-8, or too long, and a time
+// no time once it is in whole microseconds; and of a message with one line that cannot be read nothing is.
+func readsBack(line []byte, known events.Known) bool {
+	list, err := events.DecodeKnown(line)
+	return err == nil && len(list) == 1 && reflect.DeepEqual(list[0], known)
 }
 
 func tidingsOf(plan *memory.Plan, r *row, rec *events.Record) (events.Known, bool) {
@@ -199,7 +214,7 @@ func (k *kind) tell(ctx context.Context, js jetstream.JetStream, refused *refusa
 	if !stream.CachedInfo().Created.Equal(x.incarnation) {
 		return 0, nil // the reader finds out, and begins again
 	}
-	msg := &nats.Msg{Subject: events.KnownSubject(k.name), Data: events.AppendKnown(nil, x.list), Header: nats.Header{}}
+	msg := &nats.Msg{Subject: events.KnownSubject(k.name), Data: x.body, Header: nats.Header{}}
 	topology.Fence(msg, x.behind)
 	ack, err := js.PublishMsg(ctx, msg, jetstream.WithExpectStream(events.EventsStream(k.name)))
 	var api *jetstream.APIError

@@ -212,6 +212,47 @@ func TestTellersRace(t *testing.T) {
 	awaitTold(t, js, want)
 }
 
+// Events whose keys are long in JSON, whose entity was named by hand and is no UTF-8 or too long to be told, or whose time cannot be told, keep no
+// label of others from the log.
+func TestHostileEventsAreNotInTheWay(t *testing.T) {
+	_, js := newTellers(t, plainNode)
+	want := map[uint64]events.Truth{}
+	claim := func(seq uint64, told bool) {
+		put(t, js, "labels.shop.c", fmt.Appendf(nil, `{"seq":%d,"label":1}`, seq))
+		if told {
+			want[seq] = events.BadLabel
+		}
+	}
+	control := strings.Repeat(`\u0001`, events.MaxKeyBytes-4)
+	for i := range 200 { // 2.4 MB as JSON
+		claim(put(t, js, "events.shop.c", fmt.Appendf(nil, `{"id":"l%d","card":"c","terminal":"%d%s","at":"2026-01-01T00:00:00Z"}`, i, i, control)), true)
+	}
+	claim(put(t, js, "events.shop.c\xff", []byte(`{"id":"a","terminal":"t","at":"2026-01-01T00:00:00Z"}`)), false)
+	claim(put(t, js, "events.shop."+strings.Repeat("x", events.MaxEntityBytes+1), []byte(`{"id":"b","terminal":"t","at":"2026-01-01T00:00:00Z"}`)), false)
+	claim(put(t, js, "events.shop.c", []byte(`{"id":"z","card":"c","terminal":"t","at":"0001-01-01T00:00:00.0000001Z"}`)), false)
+	claim(put(t, js, "events.shop.c0", purchase(0)), true)
+	tr, err := New(Config{Conn: js.Conn(), Instance: "t", tell: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() {
+		if err := tr.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	awaitTold(t, js, want)
+	k := tr.kind("shop")
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.counts.mute != 3 {
+		t.Errorf("%d events could not be told of, want 3", k.counts.mute)
+	}
+}
+
 func awaitTold(t *testing.T, js jetstream.JetStream, want map[uint64]events.Truth) {
 	t.Helper()
 	testkit.Eventually(t, testkit.Deadline, "the log is told", func() (bool, string) {
