@@ -128,7 +128,7 @@ func (l *library) load(ctx context.Context, incarnation int64, choose func(seq u
 }
 
 func (l *library) read(ctx context.Context, store jetstream.ObjectStore, b book) (s *memory.Store, at memory.Place, err error) {
-	object, err := store.Get(ctx, b.name)
+	object, err := l.get(ctx, store, b.name)
 	if err != nil {
 		return nil, at, fmt.Errorf("snapshot %s: %w", b.name, err)
 	}
@@ -145,6 +145,50 @@ func (l *library) read(ctx context.Context, store jetstream.ObjectStore, b book)
 	}
 	_, err = io.Copy(io.Discard, object) // so that the object's own digest is checked
 	return s, at, err
+}
+
+const (
+	readBase = 30 * time.Second
+	readRate = 1 << 20 // bytes a second that reading a snapshot comes to at the very least, checked and unpacked, however busy the machine is
+)
+
+// reading is a snapshot that is being read.
+type reading struct {
+	jetstream.ObjectResult
+	cancel context.CancelFunc
+}
+
+func (r *reading) Close() error {
+	defer r.cancel()
+	return r.ObjectResult.Close()
+}
+
+// get opens a snapshot. The client library waits for parts that do not come until the deadline, which is that of one request if it is left to it; so the
+// deadline is one for all of it, and first is looked whether the parts are there.
+func (l *library) get(ctx context.Context, store jetstream.ObjectStore, name string) (*reading, error) {
+	info, err := store.GetInfo(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := l.js.Stream(ctx, "OBJ_"+events.MemoryBucket)
+	if err != nil {
+		return nil, err
+	}
+	subject := "$O." + events.MemoryBucket + ".C." + info.NUID
+	state, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
+	if err != nil {
+		return nil, err
+	}
+	if n := state.State.Subjects[subject]; n != uint64(info.Chunks) {
+		return nil, fmt.Errorf("%d of its %d parts are there", n, info.Chunks)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readBase+time.Duration(info.Size/readRate)*time.Second)
+	object, err := store.Get(ctx, name)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &reading{object, cancel}, nil
 }
 
 // save writes a snapshot under its name. Whoever else writes one of that name writes the same bytes.
