@@ -61,6 +61,9 @@ func (l *library) name(at memory.Place) string {
 
 func (l *library) open(ctx context.Context) (jetstream.ObjectStore, error) {
 	store, err := l.js.ObjectStore(ctx, events.MemoryBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		err = fmt.Errorf("%w: riskweir topology apply makes it", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open the object store %s: %w", events.MemoryBucket, err)
 	}

@@ -495,7 +495,10 @@ func (l *library) begin(ctx context.Context, before uint64, oldest bool, note fu
 		b.Store, b.Place, err = l.load(ctx, made, func(seq uint64) bool {
 			return seq+1 >= first && seq <= info.State.LastSeq && (oldest || seq < before)
 		}, oldest, note)
-		if err != nil {
+		switch {
+		case errors.Is(err, jetstream.ErrBucketNotFound) && first == 1: // nothing is lost but time
+			note(err)
+		case err != nil:
 			return Beginning{}, err
 		}
 	}

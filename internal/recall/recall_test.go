@@ -284,3 +284,29 @@ func TestEventsPutBack(t *testing.T) {
 		return len(b) > 0 && !slices.Contains(b, bad[0]), fmt.Sprint(b)
 	})
 }
+
+// Without the bucket of snapshots memory is folded from the first event, if EVENTS still holds that.
+func TestNoBucket(t *testing.T) {
+	l := newLedger(t)
+	ctx := testkit.Context(t)
+	l.publish(t, 600, 3)
+	want := l.recomputed(t)
+	if err := l.js.DeleteObjectStore(ctx, events.MemoryBucket); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := l.follow(t, func(*Config) {})
+	l.awaitFront(t, r, 600)
+	compare(t, r, want, 1, 600)
+	stream, err := l.js.Stream(ctx, events.EventsStream("otc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.MaxMsgs, cfg.Discard = 500, natsjs.DiscardOld
+	if _, err := l.js.UpdateStream(ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Begin(ctx, l.js, l.plan, 100, func(error) {}); !errors.Is(err, natsjs.ErrBucketNotFound) || !strings.Contains(err.Error(), "topology apply") {
+		t.Errorf("events are gone, and there may have been snapshots: %v", err)
+	}
+}
