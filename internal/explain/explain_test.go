@@ -265,6 +265,14 @@ func TestPriorAndInvalid(t *testing.T) {
 	if e.Invalid == nil || e.Invalid.Reason != "is missing" || !strings.Contains(e.String(), "is missing") {
 		t.Errorf("invalid: %+v", e)
 	}
+	for i, text := range []string{"of event 7, in all", "event 7 has this id, and other content"} {
+		again := events.Repeat{ID: "x10", Seq: 4712 + uint64(i), First: 7, Kind: "payment", Entity: "c3", Conflict: i == 1}
+		b.commit(again.Band(), "c3", again.Append(nil, events.Msgpack))
+		e := b.explain(Query{Entity: "c3"})
+		if e.Repeat == nil || *e.Repeat != again || !strings.Contains(e.String(), text) || !strings.Contains(e.String(), "explain payment --seq 7") {
+			t.Errorf("%s: %+v", again.Band(), e)
+		}
+	}
 }
 
 func TestEventThatAgedAway(t *testing.T) {
