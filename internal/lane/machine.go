@@ -30,6 +30,7 @@ type Limits struct {
 	Narrow       int           // by which a batch is narrowed that owners may have died of: MaxBatch/Narrow events, then a Narrow-th of those, at last one
 	MaxTries     int           // times an event is set out upon alone before it ends unread
 	Leap         uint64        // EVENTS sequences that a run may pass over without an event of the lane before EVENTS' leader is asked whether there is none; 0: any
+	Far          uint64        // EVENTS sequences by which the position of an idle lane may be behind what its run has passed; 0: any
 	Silence      time.Duration // without a message or heartbeat, after which a run is over
 	Refresh      time.Duration // age at which an idle lane's position is committed again, so that retention does not take it
 	Backoff      time.Duration // before reading the position again, doubled at each failure in a row
@@ -43,7 +44,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		MaxBatch: 900, MaxBuffered: 2700, CarefulAt: 2, Narrow: 30, MaxTries: 2,
-		Leap: 512, Silence: 1500 * time.Millisecond, HeartbeatGap: 500 * time.Millisecond,
+		Leap: 512, Far: 50_000, Silence: 1500 * time.Millisecond, HeartbeatGap: 500 * time.Millisecond,
 		Backoff: 50 * time.Millisecond, MaxBackoff: time.Second, HaltedRetry: 5 * time.Second,
 	}
 }

@@ -111,3 +111,20 @@ func TestOldRunIsNotHeard(t *testing.T) {
 		}
 	}
 }
+
+// An idle lane far behind what its run has passed says so in its position: a run that begins there costs the server much.
+func TestIdleLaneComesNear(t *testing.T) {
+	m := NewMachine("s1", Limits{Far: 100})
+	m.phase, m.pos = Running, events.Position{Seq: 10, Owner: "s1"}
+	if m.received = 109; len(m.owed(simEpoch)) > 0 {
+		t.Error("it commits for 99 sequences")
+	}
+	m.received = 110
+	actions := m.owed(simEpoch)
+	if len(actions) != 1 {
+		t.Fatalf("%d actions", len(actions))
+	}
+	if c, ok := actions[0].(Commit); !ok || c.Position.Seq != 110 || len(c.Events) > 0 {
+		t.Errorf("%+v", actions[0])
+	}
+}

@@ -160,6 +160,9 @@ func newWorld(seed uint64, m mutant) *world {
 		w.limits.Refresh = simRefresh
 	}
 	w.limits.Leap = uint64(pick(1, 2, 4))
+	if w.limits.Leap == 4 && !f.ages { // where EVENTS forgets, Refresh has idle lanes commit as well
+		w.limits.Far = 10
+	}
 	w.lanes = make([]simLane, pick(1, 1, 2))
 	for i := range w.lanes {
 		w.token++

@@ -528,10 +528,11 @@ func (m *Machine) setOut() []Action {
 }
 
 // owed commits a position without events: at a new model revision, so that a promotion can be seen to be
-// complete; when all that stood there at the claim is passed, so that claims of an idle lane are not taken for crashes; and
-// before retention takes the position away.
+// complete; when all that stood there at the claim is passed, so that claims of an idle lane are not taken for crashes;
+// before retention takes the position away; and when it is far behind, since for a run that begins there the server looks at
+// every subject of EVENTS, under the stream's lock (nats-server 2.15.2, NumPending and NumPendingMulti: 0.2 s for 1.5 million).
 func (m *Machine) owed(now time.Time) []Action {
-	stale := m.limits.Refresh > 0 && now.Sub(m.committed) >= m.limits.Refresh
+	stale := m.limits.Refresh > 0 && now.Sub(m.committed) >= m.limits.Refresh || m.limits.Far > 0 && m.received >= m.pos.Seq+m.limits.Far
 	all := m.received >= m.end
 	suspect := all && m.suspicious()
 	switch {
