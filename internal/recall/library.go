@@ -4,6 +4,7 @@ package recall
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -265,6 +266,62 @@ func (l *library) thin(ctx context.Context, incarnation int64, now time.Time, re
 		}
 		if err := store.Delete(ctx, b.name); err != nil {
 			return fmt.Errorf("delete snapshot %s: %w", b.name, err)
+		}
+	}
+	return l.sweep(ctx, store, now)
+}
+
+// litter is so old that nobody is at it any more: whoever writes a snapshot writes a part of it every second.
+const litter = 10 * time.Minute
+
+// sweep clears away what is no snapshot: the marks that deleted ones leave, which everybody who looks for a snapshot would read, and the parts of those that
+// were never written to their end.
+func (l *library) sweep(ctx context.Context, store jetstream.ObjectStore, now time.Time) error {
+	stream, err := l.js.Stream(ctx, "OBJ_"+events.MemoryBucket)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", events.MemoryBucket, err)
+	}
+	parts := "$O." + events.MemoryBucket + ".C."
+	state, err := stream.Info(ctx, jetstream.WithSubjectFilter(parts+">")) // before the list: what is written between is in neither or in the list
+	if err != nil {
+		return fmt.Errorf("look at the parts in %s: %w", events.MemoryBucket, err)
+	}
+	infos, err := store.List(ctx, jetstream.ListObjectsShowDeleted())
+	if err != nil && !errors.Is(err, jetstream.ErrNoObjectsFound) {
+		return fmt.Errorf("list %s: %w", events.MemoryBucket, err)
+	}
+	purge := func(subject string) error {
+		if err := stream.Purge(ctx, jetstream.WithPurgeSubject(subject)); err != nil {
+			return fmt.Errorf("purge %s: %w", subject, err)
+		}
+		return nil
+	}
+	owned := map[string]bool{}
+	for _, info := range infos {
+		switch {
+		case !info.Deleted:
+			owned[parts+info.NUID] = true
+		case now.Sub(info.ModTime) > litter:
+			if err := purge("$O." + events.MemoryBucket + ".M." + base64.URLEncoding.EncodeToString([]byte(info.Name))); err != nil {
+				return err
+			}
+		}
+	}
+	for subject := range state.State.Subjects {
+		if owned[subject] {
+			continue
+		}
+		last, err := stream.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // somebody else was here
+		}
+		if err != nil {
+			return fmt.Errorf("look at %s: %w", subject, err)
+		}
+		if now.Sub(last.Time) > litter {
+			if err := purge(subject); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

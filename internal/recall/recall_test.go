@@ -310,3 +310,52 @@ func TestNoBucket(t *testing.T) {
 		t.Errorf("events are gone, and there may have been snapshots: %v", err)
 	}
 }
+
+// What deleted snapshots and those whose writers died have left is cleared away, once it is old; snapshots are not.
+func TestSweep(t *testing.T) {
+	l := newLedger(t)
+	ctx := testkit.Context(t)
+	lib := newLibrary(l.js, l.plan)
+	s := memory.New(l.plan)
+	for seq := range uint64(8) {
+		if err := lib.save(ctx, s.Freeze(), memory.Place{Incarnation: 1, Origin: 1, Seq: seq + 1, Stored: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.js.Publish(ctx, "$O.MEMORY.C.orphan", []byte("part of a snapshot")); err != nil {
+		t.Fatal(err)
+	}
+	left := func() (n int, orphan bool) {
+		stream, err := l.js.Stream(ctx, "OBJ_MEMORY")
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := stream.Info(ctx, natsjs.WithSubjectFilter(">"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(info.State.Subjects), info.State.Subjects["$O.MEMORY.C.orphan"] > 0
+	}
+	if err := lib.thin(ctx, 1, time.Now(), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if n, orphan := left(); n != 8+4+1 || !orphan { // four snapshots are kept: the first as one of every so often, and the newest
+		t.Errorf("%d subjects, orphan %v: want 8 names, 4 with their parts, and parts that may be being written", n, orphan)
+	}
+	if err := lib.thin(ctx, 1, time.Now().Add(2*litter), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if n, orphan := left(); n != 4+4 || orphan {
+		t.Errorf("%d subjects, orphan %v: want 4 snapshots", n, orphan)
+	}
+	store, err := lib.open(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if books, err := lib.list(ctx, store, 1); err != nil || len(books) != 4 {
+		t.Errorf("%v, %v", books, err)
+	}
+	if got, _, err := lib.load(ctx, 1, func(uint64) bool { return true }, false, func(err error) { t.Error(err) }); err != nil || got == nil {
+		t.Error(err)
+	}
+}
