@@ -111,6 +111,9 @@ func (e *entry) pack(dst []byte, g *group) []byte {
 func (g *group) columnMask() uint64 { return 1<<len(g.columns) - 1 }
 
 func packFloat(dst []byte, x float64) []byte {
+	if x != x {
+		x = math.NaN() // what else it says is the processor's
+	}
 	return binary.AppendUvarint(dst, bits.ReverseBytes64(math.Float64bits(x)))
 }
 

@@ -72,7 +72,7 @@ func commit(ctx context.Context, js natsjs.JetStream, schema *events.Schema, sub
 		}
 		v := events.Invalid{Seq: seq, Kind: kind, Entity: entity, Field: bad.Field, Reason: bad.Reason}
 		out = v.Append(nil, enc)
-	} else if n := rec.Values[0].Num; n < 0 { // an earlier event is said to have the id
+	} else if n := rec.Values[0].Num; n == -1 || n == -2 { // an earlier event is said to have the id
 		v := events.Repeat{ID: string(rec.ID), Seq: seq, First: 1, Kind: kind, Entity: entity, Conflict: n == -2}
 		band, out = v.Band(), v.Append(nil, enc)
 	} else {

@@ -111,7 +111,7 @@ const (
 	MaxMemoryWindow   = Duration(400 * 24 * time.Hour)
 	MaxMemoryIdle     = Duration(36500 * 24 * time.Hour)
 	MaxRepeatsWithin  = Duration(400 * 24 * time.Hour)
-	MaxRepeatsIDs     = 20_000_000
+	MaxRepeatsIDs     = 2_000_000 // the table grows in one step, 0.4 s for as many, while events wait
 )
 
 const (
@@ -134,7 +134,14 @@ func (m *Memory) RepeatsOrDefault() (within time.Duration, ids int) {
 	return time.Duration(w), n
 }
 
-// IdleOrDefault is Idle, or else 400 days if a feature looks back for ever and the longest window if none does.
+// maxDelayWindows bounds the state of a hot key: panes of labels are 1/64 of the window, as far back as the delay.
+const maxDelayWindows = 64
+
+// idleAhead is by how much an event's time may be ahead of when it was stored (internal/memory, maxAhead): one such event must not make
+// every other key idle.
+const idleAhead = Duration(24 * time.Hour)
+
+// IdleOrDefault is Idle, or else 400 days if a feature looks back for ever, and the longest window and a day if none does.
 func (m *Memory) IdleOrDefault() time.Duration {
 	idle := m.Idle
 	if idle == 0 {
@@ -142,7 +149,7 @@ func (m *Memory) IdleOrDefault() time.Duration {
 			if f.Window == 0 {
 				return time.Duration(defaultIdle)
 			}
-			idle = max(idle, f.Window+f.Delay)
+			idle = max(idle, f.Window+f.Delay+idleAhead)
 		}
 	}
 	return time.Duration(idle)
@@ -232,6 +239,9 @@ func (m *Memory) validate(c *Contract) error {
 		}
 		if f.Window != 0 && (f.Window < MinMemoryWindow || f.Window > MaxMemoryWindow || f.Window%Duration(time.Second) != 0) {
 			bad("window %s: want whole seconds, %s to %s", f.Window, MinMemoryWindow, MaxMemoryWindow)
+		}
+		if f.Window != 0 && f.Delay > maxDelayWindows*f.Window {
+			bad("delay %s: want at most %d times the window, %s: labels between are kept in parts of the window", f.Delay, maxDelayWindows, f.Window)
 		}
 		if m.Idle != 0 && f.Window+f.Delay > m.Idle {
 			bad("window %s and delay %s are longer than idle, %s", f.Window, f.Delay, m.Idle)
