@@ -51,6 +51,7 @@ func TestTrainsOnMemory(t *testing.T) {
 		}
 	}
 	apply(schema)
+	repeats := func(i int) bool { return i%70 == 69 && i%50 != 49 } // another event, with its id
 	var bodies [][]byte
 	r := rand.New(rand.NewPCG(7, 8))
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -65,9 +66,13 @@ func TestTrainsOnMemory(t *testing.T) {
 		if i%50 == 49 {
 			body = []byte(`{"rating":"broken"}`) // leaves no trace
 		}
+		rater := i % 9
+		if repeats(i) {
+			body, rater = bodies[i-31], (i-31)%9 // as little
+		}
 		bodies = append(bodies, body)
 		label := fmt.Appendf(nil, `{"id":"e%d","label":%d}`, i, bad)
-		for subject, b := range map[string][]byte{fmt.Sprintf("events.rating.u%d", i%9): body, fmt.Sprintf("labels.rating.u%d", i%9): label} {
+		for subject, b := range map[string][]byte{fmt.Sprintf("events.rating.u%d", rater): body, fmt.Sprintf("labels.rating.u%d", i%9): label} {
 			if _, err := h.js.Publish(testkit.Context(t), subject, b); err != nil {
 				t.Fatal(err)
 			}
@@ -75,7 +80,7 @@ func TestTrainsOnMemory(t *testing.T) {
 	}
 	check := func(k *kind, s *events.Schema) (bool, string) {
 		k.mu.Lock()
-		whole, current := k.eventsRead && k.labelsRead && k.join.labels >= 600 && len(k.join.rows) == 588, fingerprint(s) == k.memory.fingerprint()
+		whole, current := k.eventsRead && k.labelsRead && k.join.labels >= 600 && len(k.join.rows) == 588-7, fingerprint(s) == k.memory.fingerprint()
 		k.mu.Unlock()
 		if !whole || !current {
 			return false, fmt.Sprintf("whole %v, current %v", whole, current)
@@ -89,7 +94,7 @@ func TestTrainsOnMemory(t *testing.T) {
 		var rec, got events.Record
 		n := 0
 		for i, body := range bodies {
-			if s.Decode(events.JSON, body, &rec) != nil {
+			if repeats(i) || s.Decode(events.JSON, body, &rec) != nil {
 				continue
 			}
 			store.Step(memory.Event{Record: &rec}, out)
