@@ -36,6 +36,7 @@ Examples:
   riskweir bench --quick --against today.json
   riskweir bench --quick --against today.json --at-least 0.75
   riskweir bench --memory --entities 1000000 --take-overs 3
+  riskweir bench --memory --entities 1000000 --rounds 0 --cases none,40+shop
 
 Exit codes: 0 measured; 1 it could not be measured, or the ratio to the ceiling fell below --at-least of what it was; 2 wrong usage.`
 
@@ -54,6 +55,7 @@ type benchRun struct {
 	memory    bool
 	entities  int
 	takeOvers int
+	cases     []string
 
 	started []string
 }
@@ -67,7 +69,7 @@ func (a *app) bench(cmd *fisk.CmdClause) {
 	cmd.Flag("scorers", "Scorer processes").Default("1").IntVar(&b.scorers)
 	cmd.Flag("lanes", "Lanes of the kinds").Default("8").IntVar(&b.lanes)
 	cmd.Flag("events", "Events of a sample; 100,000 by default, 30,000 with --quick").IntVar(&b.events)
-	cmd.Flag("rounds", "Rounds in which all samples take turns").Default("5").IntVar(&b.rounds)
+	cmd.Flag("rounds", "Rounds in which all samples take turns; with --memory 0 leaves them out").Default("5").IntVar(&b.rounds)
 	cmd.Flag("rates", "Events a second at which latency is measured; 200,2000 by default, 200 with --quick").PlaceHolder("A,B,...").SetValue(command.List(&rates))
 	cmd.Flag("dir", "Directory to make a fresh one in; the system's for temporary files by default").PlaceHolder("DIR").StringVar(&b.dir)
 	cmd.Flag("nats-port", "First NATS client port; the next free ones if it is taken").Default("34222").IntVar(&b.natsPort)
@@ -77,6 +79,7 @@ func (a *app) bench(cmd *fisk.CmdClause) {
 	cmd.Flag("memory", "Measure what memory costs").UnNegatableBoolVar(&b.memory)
 	cmd.Flag("entities", "With --memory: entities to remember").Default("10000").IntVar(&b.entities)
 	cmd.Flag("take-overs", "With --memory: how often one of two scorers is killed").IntVar(&b.takeOvers)
+	cmd.Flag("cases", "With --memory: only these of none, 10, 10+shop, 40, 40+shop").PlaceHolder("A,B,...").SetValue(command.List(&b.cases))
 	a.run(cmd, func(ctx context.Context) error {
 		b.out, b.status = a.out, a.err
 		for _, r := range rates {
@@ -106,10 +109,17 @@ func (b *benchRun) defaults() error {
 			b.rates = []int{200}
 		}
 	}
+	for _, c := range b.cases {
+		if err := bench.CheckCase(c); err != nil {
+			return fmt.Errorf("--cases: %w", err)
+		}
+	}
 	switch {
+	case len(b.cases) > 0 && !b.memory:
+		return errors.New("--cases: goes with --memory")
 	case b.events < 5000:
 		return fmt.Errorf("--events %d: want at least 5000, for a rate worth the name", b.events)
-	case b.rounds < 1:
+	case b.rounds < 1 && !(b.memory && b.rounds == 0):
 		return fmt.Errorf("--rounds %d: want at least 1", b.rounds)
 	case b.lanes < 1:
 		return fmt.Errorf("--lanes %d: want at least 1", b.lanes)
@@ -175,7 +185,7 @@ func (b *benchRun) run(ctx context.Context) (err error) {
 		Note: func(format string, a ...any) { fmt.Fprintf(b.status, format+"\n", a...) },
 	}
 	if b.memory {
-		report, err := bench.RunMemory(ctx, bench.MemoryConfig{Config: cfg, Entities: b.entities, TakeOvers: b.takeOvers})
+		report, err := bench.RunMemory(ctx, bench.MemoryConfig{Config: cfg, Entities: b.entities, TakeOvers: b.takeOvers, Cases: b.cases})
 		if err != nil {
 			return err
 		}

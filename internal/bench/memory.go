@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,22 +22,24 @@ import (
 type MemoryConfig struct {
 	Config
 	Entities  int
-	TakeOvers int // scorers killed
+	TakeOvers int      // scorers killed
+	Cases     []string // shorts of those to measure; empty: all
 }
 
 // memoryCase is a contract to be compared with others on the same events.
 type memoryCase struct {
 	name     string
+	short    string // for flags
 	features int
 	keys     []string
 }
 
 var memoryCases = []memoryCase{
-	{"none", 0, nil},
-	{"10 by account", 10, []string{"account"}},
-	{"10 by account and shop", 10, []string{"account", "shop"}},
-	{"40 by account", 40, []string{"account"}},
-	{"40 by account and shop", 40, []string{"account", "shop"}},
+	{"none", "none", 0, nil},
+	{"10 by account", "10", 10, []string{"account"}},
+	{"10 by account and shop", "10+shop", 10, []string{"account", "shop"}},
+	{"40 by account", "40", 40, []string{"account"}},
+	{"40 by account and shop", "40+shop", 40, []string{"account", "shop"}},
 }
 
 const (
@@ -55,6 +59,32 @@ type memoryBench struct {
 	before   int // events that are remembered, and not scored
 	version  int
 	skip     uint64 // sequence of the last of them
+}
+
+// CheckCase says what a name of MemoryConfig.Cases may be, if short is none.
+func CheckCase(short string) error {
+	var known []string
+	for _, c := range memoryCases {
+		if c.short == short {
+			return nil
+		}
+		known = append(known, c.short)
+	}
+	return fmt.Errorf("%q: want some of %s", short, strings.Join(known, ", "))
+}
+
+// picked cases; the first of all is sampled in any case, since the ceiling learns the size of an outcome from it.
+func (c MemoryConfig) picked() (sampled, timed []memoryCase) {
+	for i, one := range memoryCases {
+		in := len(c.Cases) == 0 || slices.Contains(c.Cases, one.short)
+		if in {
+			timed = append(timed, one)
+		}
+		if in || i == 0 {
+			sampled = append(sampled, one)
+		}
+	}
+	return sampled, timed
 }
 
 // RunMemory measures what memory costs: the same events are scored under contracts that remember more and more, by turns, and under the
@@ -78,7 +108,8 @@ func RunMemory(ctx context.Context, cfg MemoryConfig) (MemoryReport, error) {
 		return r, err
 	}
 	ceiling := memoryCase{name: NameCeiling}
-	cases := append([]memoryCase{memoryCases[0], ceiling}, memoryCases[1:]...) // the first tells the size of an outcome
+	sampled, timed := cfg.picked()
+	cases := append([]memoryCase{sampled[0], ceiling}, sampled[1:]...)
 	for m.round = 1; m.round <= m.Rounds; m.round++ {
 		for _, c := range cases {
 			s, err := m.sampleMemory(ctx, c)
@@ -89,7 +120,7 @@ func RunMemory(ctx context.Context, cfg MemoryConfig) (MemoryReport, error) {
 			m.Note("round %d of %d  %-24s %8.0f events/s, first outcome after %.1f s, %.0f MB", m.round, m.Rounds, c.name, s.Rate, s.Ready, float64(s.Resident)/1e6)
 		}
 	}
-	for _, c := range memoryCases {
+	for _, c := range timed {
 		if err := m.declare(ctx, c); err != nil {
 			return r, err
 		}

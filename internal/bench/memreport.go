@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 )
@@ -67,6 +68,9 @@ func (r *MemoryReport) Write(w io.Writer) error {
 	for _, c := range memoryCases {
 		names = append(names, c.name)
 	}
+	names = slices.DeleteFunc(names, func(name string) bool {
+		return r.Rates[name].N == 0 && !slices.ContainsFunc(r.Latency, func(l MemoryLatency) bool { return l.Name == name })
+	})
 	for _, name := range names {
 		rate, ratio := r.Rates[name], r.Ratios[name]
 		var ready, resident []float64
