@@ -100,15 +100,19 @@ func Apply(ctx context.Context, js natsjs.JetStream, changes []Change) error {
 	return nil
 }
 
-// patiently repeats f while the cluster says that it has no leader or peers yet, or says nothing: a
-// request that comes before there is a leader is never answered.
+// patiently repeats a reading, or a write that may be made twice, while the cluster says that it has no leader
+// or peers yet, or says nothing: a request that comes before there is a leader is never answered.
 func patiently(ctx context.Context, f func(context.Context) error) error {
+	return persist(ctx, transient, f)
+}
+
+func persist(ctx context.Context, again func(error) bool, f func(context.Context) error) error {
 	deadline := time.Now().Add(transientBudget)
 	for {
 		try, cancel := context.WithTimeout(ctx, tryTimeout)
 		err := f(try)
 		cancel()
-		if err == nil || ctx.Err() != nil || !transient(err) || time.Now().After(deadline) {
+		if err == nil || ctx.Err() != nil || !again(err) || time.Now().After(deadline) {
 			return err
 		}
 		pause := time.NewTimer(transientPause)
@@ -134,6 +138,12 @@ func transient(err error) bool {
 		return true
 	}
 	return false
+}
+
+// untaken says that nobody was there to take a message: it is stored nowhere and may be sent again. A bucket
+// whose leader is on its way answers so.
+func untaken(err error) bool {
+	return errors.Is(err, nats.ErrNoResponders) || errors.Is(err, natsjs.ErrNoStreamResponse)
 }
 
 func plan(ctx context.Context, js natsjs.JetStream, want []natsjs.StreamConfig, shorten bool) ([]Change, error) {
@@ -230,7 +240,11 @@ func ApplyKind(ctx context.Context, js natsjs.JetStream, c events.Contract, o Op
 		return done, Apply(ctx, js, changes)
 	}
 	if replace { // first, so that of two who differ one stops here
-		if done.Kind.Revision, err = kv.Update(ctx, c.Kind, body, stored.Revision); err != nil {
+		err := persist(ctx, untaken, func(context.Context) (err error) {
+			done.Kind.Revision, err = kv.Update(ctx, c.Kind, body, stored.Revision)
+			return err
+		})
+		if err != nil {
 			return done, fmt.Errorf("topology: replace contract of kind %s (somebody else may have, since it was read): %w", c.Kind, err)
 		}
 		done.Declared = true
@@ -244,7 +258,11 @@ func ApplyKind(ctx context.Context, js natsjs.JetStream, c events.Contract, o Op
 		return done, lost
 	}
 	if !known {
-		if done.Kind.Revision, err = kv.Create(ctx, c.Kind, body); err != nil {
+		err := persist(ctx, untaken, func(context.Context) (err error) {
+			done.Kind.Revision, err = kv.Create(ctx, c.Kind, body)
+			return err
+		})
+		if err != nil {
 			return done, errors.Join(lost, fmt.Errorf("topology: declare kind %s (somebody else may have, meanwhile): %w", c.Kind, err))
 		}
 		done.Declared = true
@@ -296,7 +314,11 @@ func kinds(ctx context.Context, js natsjs.JetStream) (natsjs.KeyValue, error) {
 }
 
 func get(ctx context.Context, kv natsjs.KeyValue, kind string) (Kind, error) {
-	entry, err := kv.Get(ctx, kind)
+	var entry natsjs.KeyValueEntry
+	err := patiently(ctx, func(ctx context.Context) (err error) {
+		entry, err = kv.Get(ctx, kind)
+		return err
+	})
 	if err != nil {
 		return Kind{}, fmt.Errorf("topology: read contract of kind %s: %w", kind, err)
 	}
@@ -327,12 +349,16 @@ func Kinds(ctx context.Context, js natsjs.JetStream) ([]Kind, error) {
 		return nil, err
 	}
 	// The stream's leader knows its subjects: neither a consumer nor a replica that lags is needed.
-	bucket, err := js.Stream(ctx, "KV_"+events.KindsBucket)
-	if err != nil {
-		return nil, fmt.Errorf("topology: list kinds: %w", err)
-	}
 	prefix := "$KV." + events.KindsBucket + "."
-	info, err := bucket.Info(ctx, natsjs.WithSubjectFilter(prefix+">"))
+	var info *natsjs.StreamInfo
+	err = patiently(ctx, func(ctx context.Context) error {
+		bucket, err := js.Stream(ctx, "KV_"+events.KindsBucket)
+		if err != nil {
+			return err
+		}
+		info, err = bucket.Info(ctx, natsjs.WithSubjectFilter(prefix+">"))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("topology: list kinds: %w", err)
 	}

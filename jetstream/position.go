@@ -116,7 +116,11 @@ func readPosition(ctx context.Context, nc *nats.Conn, kind string, lane int) (p 
 		return fmt.Errorf("topology: read position of %s lane %d: %w", kind, lane, err)
 	}
 	ask := fmt.Appendf(nil, `{"last_by_subj":%q}`, events.PositionSubject(kind, lane))
-	msg, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+events.ScoresStream(kind), ask)
+	var msg *nats.Msg
+	err = patiently(ctx, func(ctx context.Context) (err error) {
+		msg, err = nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+events.ScoresStream(kind), ask)
+		return err
+	})
 	if err != nil {
 		return p, false, wrap(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // refusals are what the server has refused to a connection since some moment. A refused publish or subscription gets no
@@ -95,10 +96,18 @@ func (r refusals) heed(ctx context.Context, role string, acts ...act) (context.C
 	}
 }
 
-// cause is why the context ended, where err only says that it did.
+// cause is why the context ended, where err only says that it did. To begin after the deadline is an invalid option to
+// nats.go, even before the context's own timer has fired.
 func cause(ctx context.Context, err error) error {
-	if c := context.Cause(ctx); c != nil && errors.Is(err, ctx.Err()) {
+	late := false
+	if deadline, ok := ctx.Deadline(); ok && errors.Is(err, jetstream.ErrInvalidOption) {
+		late = !time.Now().Before(deadline)
+	}
+	switch c := context.Cause(ctx); {
+	case c != nil && (late || errors.Is(err, ctx.Err())):
 		return c
+	case late:
+		return context.DeadlineExceeded
 	}
 	return err
 }
