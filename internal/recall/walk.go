@@ -15,6 +15,8 @@ import (
 // Seen is one event, and what was remembered as it came.
 type Seen struct {
 	Seq      uint64
+	Subject  string
+	History  bool         // its header says so
 	Event    memory.Event // valid until the func returns
 	Features []float64    // likewise
 	Store    *memory.Store
@@ -83,7 +85,10 @@ func walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, b Beginni
 			if err == nil {
 				if seq >= first {
 					v := f.Store.Read(ev, out)
-					if err := see(Seen{seq, ev, out, f.Store, v, b.Place.Origin}); err != nil {
+					if err := see(Seen{
+						Seq: seq, Subject: m.Subject(), History: m.Headers().Get(events.HeaderHistory) == "1",
+						Event: ev, Features: out, Store: f.Store, Verdict: v, Origin: b.Place.Origin,
+					}); err != nil {
 						cancel(err)
 						return
 					}
