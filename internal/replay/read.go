@@ -165,7 +165,7 @@ func pass(ctx context.Context, js jetstream.JetStream, schema *events.Schema, fi
 			return nil // a position
 		}
 		e := event{seq: at.Sequence.Stream, subject: m.Subject(), history: m.Headers().Get(events.HeaderHistory) == "1", record: &rec}
-		if !decode(schema, where, m, &rec) {
+		if !decode(schema, where, m.Headers().Get("Content-Type"), m.Data(), &rec) {
 			invalid(e.seq)
 			return nil
 		}
@@ -177,15 +177,15 @@ func pass(ctx context.Context, js jetstream.JetStream, schema *events.Schema, fi
 }
 
 // decode says whether the event is one that scorers score.
-func decode(schema *events.Schema, where events.StoredEvent, m tail.Message, rec *events.Record) bool {
+func decode(schema *events.Schema, where events.StoredEvent, contentType string, body []byte, rec *events.Record) bool {
 	if where.Lane == events.StrayLane {
 		return false
 	}
-	enc, err := events.DetectEncoding(m.Headers().Get("Content-Type"), m.Data())
+	enc, err := events.DetectEncoding(contentType, body)
 	if err != nil {
 		return false
 	}
-	if err := schema.Decode(enc, m.Data(), rec); err != nil {
+	if err := schema.Decode(enc, body, rec); err != nil {
 		return false
 	}
 	return len(rec.Entity) == 0 || string(rec.Entity) == events.UnescapeEntity(where.Token)

@@ -65,6 +65,8 @@ type Config struct {
 	// Labels bounds how many labels are held. Beyond it, those of a share of the events, drawn by a hash of their ids. Default 1,000,000. Run only
 	Labels int
 
+	window uint64 // of AssertEqual, set by tests only
+
 	// Progress is called now and then with what is being read and how far; nil: not at all.
 	Progress func(what string, done, all uint64)
 }
@@ -204,7 +206,7 @@ func (cfg *Config) side(ctx context.Context, schema *events.Schema, version int)
 
 // Run scores the events with a version, and with another if there is one to compare with.
 //
-// It holds one event, the memory that the contract declares and, to compare, at most Labels labels and as many pairs of scores: some 150 bytes a label.
+// It holds one event, the memory that the contract declares and, to compare, at most Labels labels and as many pairs of scores: some 125 bytes a label.
 func Run(ctx context.Context, cfg Config) (Report, error) {
 	r, err := run(ctx, cfg)
 	if err != nil {
