@@ -20,7 +20,7 @@ import (
 const replayHelp = `Score the stored events of a kind again, by a model version.
 
 Alone it says what the version makes of the events: their number, mean, bands and decisions. With --against it compares two
-versions on the same events. With --assert-equal it computes every stored score of the version again, from the event, the
+versions on the same events, and says what money is at stake. With --assert-equal it computes every stored score of the version again, from the event, the
 version and the contract revision that the score names, and compares probability, points, band, decision and reasons to the last
 bit. It writes nothing.
 
@@ -46,6 +46,7 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 	cmd.Flag("to", "Last event: a sequence of EVENTS, or the time before which it was stored").PlaceHolder("SEQ|TIME").StringVar(&to)
 	cmd.Flag("assert-equal", "Compute the version's stored scores again, and compare every bit").UnNegatableBoolVar(&assert)
 	cmd.Flag("against", "Version to compare with, on the same events").PlaceHolder("VERSION").StringVar(&against)
+	cmd.Flag("amount", "With --against, the field that says what an event is worth; the contract's only money, if it has one").PlaceHolder("FIELD").StringVar(&cfg.Amount)
 	cmd.Flag("svg", "Also draw the distributions of both versions' scores").PlaceHolder("FILE").StringVar(&svg)
 	cmd.Flag("differences", "How many differences to show in full").Default("20").IntVar(&cfg.Differences)
 	cmd.Flag("labels", "How many labels to hold; beyond, a sample of them").Default("1000000").IntVar(&cfg.Labels)
@@ -58,6 +59,8 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 			return errors.New("--model all needs --assert-equal: events are scored by one version")
 		case svg != "" && against == "":
 			return errors.New("--svg draws two versions: say which other, --against")
+		case cfg.Amount != "" && against == "":
+			return errors.New("--amount is what moves between two versions: say which other, --against")
 		case cfg.Differences < 1 || cfg.Labels < 1:
 			return errors.New("--differences and --labels: want 1 or more")
 		}

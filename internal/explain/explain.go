@@ -160,7 +160,7 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	e.Base, e.Logit, e.Recomputed = predictor.Base(), r.Logit, true
 	e.Contributions = predictor.Explain(&rec)
 	slices.SortStableFunc(e.Contributions, func(a, b events.Reason) int { return cmp.Compare(math.Abs(b.Add), math.Abs(a.Add)) })
-	at := Event{ID: string(rec.ID), Seq: event.Sequence, Subject: event.Subject, History: event.Header.Get(events.HeaderHistory) == "1"}
+	at := Event{ID: string(rec.ID), Seq: event.Sequence, Subject: event.Subject, Time: rec.Time, History: event.Header.Get(events.HeaderHistory) == "1"}
 	e.Differences = Compare(e.Score, r, &schema.Contract, at)
 	return nil
 }
@@ -189,6 +189,7 @@ type Event struct {
 	ID      string // empty: it gave none
 	Seq     uint64
 	Subject string
+	Time    time.Time // it gives, or it was stored at
 	History bool
 }
 
@@ -219,6 +220,15 @@ func Compare(s *events.Score, r model.Result, contract *events.Contract, event E
 	}
 	if s.Decision != decision {
 		differ("decision", s.Decision, decision)
+	}
+	if byPrior := s.Model == ""; byPrior != (s.Mode == events.ModePrior) {
+		out = append(out, fmt.Sprintf("mode: stored %s, of the model %q", s.Mode, s.Model))
+	}
+	if s.Kind != contract.Kind {
+		differ("kind", s.Kind, contract.Kind)
+	}
+	if !s.Time.Equal(event.Time) {
+		differ("time", s.Time, event.Time)
 	}
 	id := event.ID
 	if id == "" {

@@ -30,6 +30,7 @@ type Comparison struct {
 	Decisions     [4][4]uint64 `json:"decisions"`      // likewise: approve, review, decline, none
 	DecisionMoved uint64       `json:"decisions_moved"`
 
+	Stake  *Stake    `json:"stake,omitempty"`  // nil: no field was named, and the contract has not one money field alone
 	Labels *Labelled `json:"labels,omitempty"` // nil: no event of the range has a label
 }
 
@@ -49,6 +50,7 @@ type comparing struct {
 	out     Comparison
 	sum, sq float64 // of differences of logits
 	labels  *labels
+	stake   *staking  // nil: nothing is known of money
 	y, p, q []float64 // of events with a label
 }
 
@@ -58,6 +60,9 @@ func (cfg *Config) compareWith(ctx context.Context, schema *events.Schema) (*com
 		return nil, err
 	}
 	c := &comparing{side: s}
+	if c.stake, err = stakeOf(&schema.Contract, cfg.Amount); err != nil {
+		return nil, err
+	}
 	c.labels, err = cfg.readLabels(ctx)
 	return c, err
 }
@@ -75,8 +80,12 @@ func (c *comparing) add(x scored, contract *events.Contract, e event) {
 	if x.decision != y.decision {
 		c.out.DecisionMoved++
 	}
-	if label, ok := c.labels.of(e); ok {
+	label, ok := c.labels.of(e)
+	if ok {
 		c.y, c.p, c.q = append(c.y, label), append(c.p, x.p), append(c.q, y.p)
+	}
+	if c.stake != nil {
+		c.stake.add(e.record, x.decision, y.decision, ok && label == 1)
 	}
 }
 
@@ -86,6 +95,9 @@ func (c *comparing) finish(n uint64) (*Comparison, error) {
 	if n > 0 {
 		c.out.Shift = c.sum / float64(n)
 		c.out.ShiftSD = math.Sqrt(max(0, c.sq/float64(n)-float64(c.out.Shift*c.out.Shift)))
+	}
+	if c.stake != nil {
+		c.out.Stake = c.stake.finish()
 	}
 	if len(c.y) == 0 {
 		return &c.out, nil
@@ -112,7 +124,8 @@ func (c *comparing) finish(n uint64) (*Comparison, error) {
 	return &c.out, nil
 }
 
-// labels of a kind by what they name, as they count: the latest known and, of equals, the later in LABELS.
+// labels of a kind by what they name, as they count: the latest known and, of equals, the later in LABELS. In a sample, an event that has labels by its id and
+// others by its sequence may be left with those of one name.
 //
 //	len(by) <= most
 //	by holds what has a hash whose lowest halved bits are 0, and nothing else

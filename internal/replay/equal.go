@@ -97,7 +97,6 @@ type asserting struct {
 	windows  map[uint64]map[uint64]*window // by contract revision, and sequence of the event / size
 	asked    Range                         // of events, those that have left EVENTS among them
 	held     Range                         // of events, what EVENTS held as it began; the windows are of these
-	eventsIn jetstream.Stream
 	registry *model.Registry
 	scratch  model.Scratch
 	versions map[string]version // under the contract revision at hand
@@ -113,7 +112,7 @@ type version struct {
 // AssertEqual computes each stored score of a version again, from what it names, and compares it bit for bit.
 //
 // It reads SCORES to learn where the scores of each window of 65,536 events stand, then EVENTS window by window, and for each window what SCORES holds of it
-// again: so it trusts no order of SCORES, and holds the scores of one window (at most 262,144), 32 bytes for each window, and the memory that the contract
+// again: so it trusts no order of SCORES, and holds the scores of one window (at most 262,144), some 100 bytes for each window, and the memory that the contract
 // declares. EVENTS is read once for each revision of the contract that the scores name, as far as theirs reach.
 func AssertEqual(ctx context.Context, cfg Config) (Equality, error) {
 	began := time.Now()
@@ -158,10 +157,11 @@ func (a *asserting) run(ctx context.Context) error {
 	if a.report.Events, err = a.span(ctx); err != nil {
 		return err
 	}
-	if a.eventsIn, err = a.JS.Stream(ctx, events.EventsStream(a.Kind)); err != nil {
-		return fmt.Errorf("look at %s: %w", events.EventsStream(a.Kind), err)
+	_, newest, err := ends(ctx, a.JS, events.EventsStream(a.Kind))
+	if err != nil {
+		return err
 	}
-	a.held = Range{a.report.Events.First, a.eventsIn.CachedInfo().State.LastSeq}
+	a.held = Range{a.report.Events.First, newest}
 	kv, err := a.JS.KeyValue(ctx, events.ModelsBucket)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", events.ModelsBucket, err)
@@ -280,6 +280,12 @@ func (a *asserting) revision(ctx context.Context, revision uint64) error {
 	if err != nil && !gone {
 		return err
 	}
+	if gone {
+		m, err := tail.At(ctx, a.JS, "KV_"+events.KindsBucket, revision)
+		if err := isGone(m, err, events.KindsBucket, a.Kind); err != nil {
+			return err
+		}
+	}
 	a.versions = map[string]version{}
 	var held []stored // the window's, ascending in their event
 	next := 0         // of order
@@ -371,18 +377,17 @@ func (a *asserting) load(ctx context.Context, revision, number uint64, w *window
 
 // unmet deals with the score of an event that was not among the valid ones.
 func (a *asserting) unmet(ctx context.Context, schema *events.Schema, s stored) error {
-	m, err := a.eventsIn.GetMsg(ctx, s.score.Seq)
+	m, err := tail.At(ctx, a.JS, events.EventsStream(a.Kind), s.score.Seq)
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
+	case errors.Is(err, tail.ErrNone):
 		a.not(s, whyLeft)
 		return nil
 	case err != nil:
-		return fmt.Errorf("message %d of EVENTS: %w", s.score.Seq, err)
+		return err
 	}
 	var rec events.Record
 	if where, err := events.ParseStoredEvent(m.Subject); err == nil && decode(schema, where, m.Header.Get("Content-Type"), m.Data, &rec) {
-		// A consumer of a replica that is behind ends early: that says nothing of the score.
-		return fmt.Errorf("event %d is in EVENTS, and was not among those read: try again when its replicas are in step", s.score.Seq)
+		return fmt.Errorf("event %d is in EVENTS, and was not among those read: this is a fault of replay, or EVENTS was altered meanwhile", s.score.Seq)
 	}
 	a.differ(s, "its event is not one that its contract lets be scored")
 	return nil
@@ -405,7 +410,7 @@ func (a *asserting) compare(ctx context.Context, schema *events.Schema, s stored
 		return nil
 	}
 	r := v.predictor.Score(e.record, &a.scratch)
-	what := explain.Compare(&s.score, r, &schema.Contract, explain.Event{ID: string(e.record.ID), Seq: e.seq, Subject: e.subject, History: e.history})
+	what := explain.Compare(&s.score, r, &schema.Contract, explain.Event{ID: string(e.record.ID), Seq: e.seq, Subject: e.subject, Time: e.record.Time, History: e.history})
 	if s.band != s.score.Band {
 		what = append(what, fmt.Sprintf("subject: its band is %s, the score says %s", s.band, s.score.Band))
 	}
@@ -415,6 +420,17 @@ func (a *asserting) compare(ctx context.Context, schema *events.Schema, s stored
 	}
 	a.tally(s).Equal++
 	return nil
+}
+
+// isGone is an error if the leader of a bucket holds under key what a replica, which may be behind, did not.
+func isGone(m tail.Held, err error, bucket, key string) error {
+	switch {
+	case errors.Is(err, tail.ErrNone), err == nil && (m.Subject != "$KV."+bucket+"."+key || m.Header.Get("KV-Operation") != ""):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("%s has %s at revision %d, and a replica that is behind did not: try again", bucket, key, m.Seq)
 }
 
 // version that a score names, for events of the schema.
@@ -440,7 +456,8 @@ func (a *asserting) version(ctx context.Context, name string, schema *events.Sch
 	switch {
 	case errors.Is(err, model.ErrNoVersion):
 		v.why = whyGone
-		return v, nil
+		m, err := tail.LastOf(ctx, a.JS, "KV_"+events.ModelsBucket, "$KV."+events.ModelsBucket+"."+name)
+		return v, isGone(m, err, events.ModelsBucket, name)
 	case errors.Is(err, model.ErrArtifact):
 		v.why = whyRefused
 		return v, nil

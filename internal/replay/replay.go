@@ -60,6 +60,9 @@ type Config struct {
 	Model   int // version; for AssertEqual 0 is all of them
 	Against int // version to compare with; 0: none. Run only
 
+	// Amount is the field of the event that says what it is worth; empty: the contract's only money. Run with Against only
+	Amount string
+
 	// Differences bounds how many are told in full. Default 20. AssertEqual only
 	Differences int
 	// Labels bounds how many labels are held. Beyond it, those of a share of the events, drawn by a hash of their ids. Default 1,000,000. Run only
@@ -141,9 +144,9 @@ type Report struct {
 	Contract uint64        `json:"contract"` // revision in KINDS that events are read under: the one in force
 	Events   Range         `json:"events"`
 	Scored   uint64        `json:"scored"`
-	History  uint64        `json:"history"` // of Scored
-	Invalid  uint64        `json:"invalid"` // not told where the contract declares a memory
-	Repeats  uint64        `json:"repeats"` // told only where the contract declares a memory
+	History  uint64        `json:"history"`           // of Scored
+	Invalid  *uint64       `json:"invalid,omitempty"` // nil where the contract declares a memory: it is not known
+	Repeats  *uint64       `json:"repeats,omitempty"` // nil where it declares none: a repeat is scored as any event is
 	Of       Summary       `json:"of"`
 	Against  *Comparison   `json:"against,omitempty"`
 	Elapsed  time.Duration `json:"elapsed_ns"`
@@ -242,11 +245,17 @@ func run(ctx context.Context, cfg Config) (Report, error) {
 			return report, err
 		}
 	}
+	var invalid, repeats uint64
+	if schema.Contract.Memory == nil {
+		report.Invalid = &invalid
+	} else {
+		report.Repeats = &repeats
+	}
 	all := report.Events.Last - report.Events.First + 1
-	err = pass(ctx, cfg.JS, schema, report.Events.First, report.Events.Last, func(uint64) { report.Invalid++ }, func(e event) error {
+	err = pass(ctx, cfg.JS, schema, report.Events.First, report.Events.Last, func(uint64) { invalid++ }, func(e event) error {
 		cfg.progress("events", e.seq-report.Events.First+1, all)
 		if e.repeats != 0 {
-			report.Repeats++
+			repeats++
 			return nil
 		}
 		report.Scored++

@@ -396,6 +396,12 @@ func TestFindsWhatIsAltered(t *testing.T) {
 				131: func(s *events.Score) { s.Model = "nonsense" },
 				132: func(s *events.Score) { s.Seq = 1 << 40 },
 				133: func(s *events.Score) { s.Seq += 300 },
+				134: func(s *events.Score) { s.Time = s.Time.Add(time.Nanosecond) },
+				135: func(s *events.Score) { s.Kind = "loan" },
+				136: func(s *events.Score) {
+					// Neither band nor decision say so: what is decided on a prior is as if it had been that.
+					s.Mode, s.Decision = events.ModePrior, b.schema.Contract.Decisions.Prior
+				},
 				210: func(s *events.Score) {
 					s.Reasons = slices.Clone(s.Reasons)
 					if len(s.Reasons) == 0 {
@@ -405,7 +411,7 @@ func TestFindsWhatIsAltered(t *testing.T) {
 					s.Reasons[0].Add = math.Float64frombits(math.Float64bits(s.Reasons[0].Add) ^ 1)
 				},
 			}
-			want := map[int]string{17: "p", 40: "points", 41: "band", 77: "decision", 130: "id", 131: "it names the model", 132: "EVENTS never held its event", 133: "EVENTS never held its event", 210: "reasons"}
+			want := map[int]string{17: "p", 40: "points", 41: "band", 77: "decision", 130: "id", 131: "it names the model", 132: "EVENTS never held its event", 133: "EVENTS never held its event", 134: "time", 135: "kind", 136: "mode", 210: "reasons"}
 			first := b.events(300, 1, false, func(i int, s *events.Score) bool {
 				if f := alter[i]; f != nil {
 					f(s)
@@ -428,12 +434,12 @@ func TestFindsWhatIsAltered(t *testing.T) {
 					t.Errorf("event %d: %+v, want %q", i, d, want[i])
 				}
 			}
-			if text := e.String(); !strings.Contains(text, fmt.Sprintf("of event %d, p1-17 of", first+17)) || !strings.Contains(text, "different=9") {
+			if text := e.String(); !strings.Contains(text, fmt.Sprintf("of event %d, p1-17 of", first+17)) || !strings.Contains(text, fmt.Sprintf("different=%d ", len(alter))) {
 				t.Errorf("the text does not name it:\n%s", text)
 			}
 			cfg := b.config()
 			cfg.window, cfg.Differences = 7, 2
-			if e := b.assert(cfg); len(e.Differences) != 2 || !strings.Contains(e.String(), "... and 7 more") {
+			if e := b.assert(cfg); len(e.Differences) != 2 || !strings.Contains(e.String(), fmt.Sprintf("... and %d more", len(alter)-2)) {
 				t.Errorf("two of the differences: %s", e)
 			}
 		})
@@ -530,6 +536,9 @@ func TestScoresThatShouldNotBe(t *testing.T) {
 	}
 }
 
+// sameCents allows for amounts that no float64 is.
+func sameCents(amount float64, cents int) bool { return math.Abs(amount*100-float64(cents)) < 1e-6 }
+
 // The numbers of a comparison are those of a plain loop over the scores.
 func TestAgainst(t *testing.T) {
 	for name, text := range map[string]string{"plain": contractText, "memory": memoryText} {
@@ -539,11 +548,19 @@ func TestAgainst(t *testing.T) {
 			b.publish()
 			var p, q, y []float64
 			var label []string
+			var cents [4][4]int // by both versions' decisions
+			var atStake []int   // of each event
+			decided := func(p float64) int {
+				return index(decisions[:], b.schema.Contract.Decide(events.ModeModel, b.schema.Contract.Band(p)))
+			}
 			first := b.events(400, 1, false, func(i int, s *events.Score) bool {
 				p = append(p, s.P)
 				q = append(q, b.versions[1].Score(&b.rec, &b.scratch).P)
+				atStake = append(atStake, int(math.Round(b.rec.Values[0].Num*100)))
+				cents[decided(p[i])][decided(q[i])] += atStake[i]
 				return true
 			})
+			var badCents [4][4]int // likewise, of events labelled bad
 			for i := range 400 {
 				bad := b.rnd.Float64() < 0.3+0.5*q[i]
 				truth := 0
@@ -564,6 +581,7 @@ func TestAgainst(t *testing.T) {
 					continue
 				}
 				y = append(y, float64(truth))
+				badCents[decided(p[i])][decided(q[i])] += truth * atStake[i]
 				p[len(y)-1], q[len(y)-1] = p[i], q[i]
 			}
 			for _, l := range label {
@@ -610,6 +628,20 @@ func TestAgainst(t *testing.T) {
 			if d := c.Against.MeanLogit - r.Of.MeanLogit; math.Abs(d-c.Shift) > 1e-9 || c.Shift == 0 || c.ShiftSD == 0 {
 				t.Errorf("shift %v, means differ by %v, deviation %v", c.Shift, d, c.ShiftSD)
 			}
+			all, movedCents := 0, 0
+			for i, row := range cents {
+				for j, n := range row {
+					if all += n; i != j {
+						movedCents += n
+					}
+					if stake := c.Stake; !sameCents(stake.Decisions[i][j], n) || !sameCents(stake.Bad[i][j], badCents[i][j]) {
+						t.Errorf("%s to %s: %v, of it bad %v: want %d and %d cents", decisions[i], decisions[j], stake.Decisions[i][j], stake.Bad[i][j], n, badCents[i][j])
+					}
+				}
+			}
+			if s := c.Stake; movedCents == 0 || !sameCents(s.All, all) || !sameCents(s.Moved, movedCents) || s.Without != 0 || s.Field != "amount" || s.Unit != "EUR" {
+				t.Errorf("at stake %+v: want %d of %d cents", s, movedCents, all)
+			}
 			var pic bytes.Buffer
 			if err := r.SVG(&pic); err != nil {
 				t.Fatal(err)
@@ -621,7 +653,7 @@ func TestAgainst(t *testing.T) {
 					t.Fatalf("the picture is no XML: %v", err)
 				}
 			}
-			for _, want := range []string{"payment.v000001", "bands moved", "decisions moved", "AUC", "log-loss"} {
+			for _, want := range []string{"payment.v000001", "bands moved", "decisions moved", "AUC", "log-loss", fmt.Sprintf("at stake, amount of the events whose decision moved: %d.%02d of ", movedCents/100, movedCents%100), "of it labelled bad"} {
 				if !strings.Contains(r.String(), want) {
 					t.Errorf("no %q in\n%s", want, r)
 				}
@@ -637,6 +669,47 @@ func TestAgainst(t *testing.T) {
 			cfg.Against = cfg.Model
 			if r, err = Run(testkit.Context(t), cfg); err != nil || r.Against.Moved != 0 || r.Against.Shift != 0 || r.Against.Labels.LogLoss[0] != r.Against.Labels.LogLoss[1] {
 				t.Errorf("against itself: %v\n%s", err, r)
+			}
+		})
+	}
+}
+
+// behind is a cluster where a consumer finds nothing on its replica as it is made, which catches up later.
+type behind struct{ natsjs.JetStream }
+
+type consumerBehind struct {
+	natsjs.Consumer
+	info natsjs.ConsumerInfo
+}
+
+func (c consumerBehind) CachedInfo() *natsjs.ConsumerInfo { return &c.info }
+
+func (b behind) CreateConsumer(ctx context.Context, stream string, cfg natsjs.ConsumerConfig) (natsjs.Consumer, error) {
+	c, err := b.JetStream.CreateConsumer(ctx, stream, cfg)
+	if err != nil {
+		return nil, err
+	}
+	info := *c.CachedInfo()
+	info.NumPending = 0
+	return consumerBehind{c, info}, nil
+}
+
+// What a replica has not got yet is not left out.
+func TestReplicaBehind(t *testing.T) {
+	for name, text := range map[string]string{"plain": contractText, "memory": memoryText} {
+		t.Run(name, func(t *testing.T) {
+			b := newBank(t, text)
+			b.publish()
+			b.events(300, 1, false, nil)
+			cfg := b.config()
+			cfg.JS, cfg.Model, cfg.Against = behind{b.js}, 1, 1
+			r, err := Run(testkit.Context(t), cfg)
+			if err != nil || r.Scored != 300 || r.Against.Bands[0][0]+r.Against.Bands[1][1]+r.Against.Bands[2][2] != 300 {
+				t.Errorf("%v\n%s", err, r)
+			}
+			cfg.Against = 0
+			if e := b.assert(cfg); !e.OK() || e.Compared != 300 {
+				t.Errorf("%s", e)
 			}
 		})
 	}
@@ -687,6 +760,13 @@ func TestCannotBeDone(t *testing.T) {
 	cfg.Model, cfg.Against = 1, 7
 	if _, err := Run(testkit.Context(t), cfg); !errors.Is(err, model.ErrNoVersion) {
 		t.Errorf("against version 7: %v, want ErrNoVersion", err)
+	}
+	cfg.Against = 1
+	for _, x := range [][2]string{{"income", "sensitive"}, {"channel", "category"}, {"nothing", "no field nothing"}} {
+		cfg.Amount = x[0]
+		if _, err := Run(testkit.Context(t), cfg); err == nil || !strings.Contains(err.Error(), x[1]) {
+			t.Errorf("amount %s: %v, want %s", x[0], err, x[1])
+		}
 	}
 	cfg.Kind = "nothing"
 	if _, err := AssertEqual(testkit.Context(t), cfg); err == nil {

@@ -4,14 +4,21 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // String is the report for people.
 func (r Report) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s events %d to %d, contract revision %d: scored=%d history=%d invalid=%d repeats=%d\n",
-		r.Kind, r.Events.First, r.Events.Last, r.Contract, r.Scored, r.History, r.Invalid, r.Repeats)
+	fmt.Fprintf(&b, "%s events %d to %d, contract revision %d: scored=%d history=%d", r.Kind, r.Events.First, r.Events.Last, r.Contract, r.Scored, r.History)
+	if r.Invalid != nil {
+		fmt.Fprintf(&b, " invalid=%d", *r.Invalid)
+	}
+	if r.Repeats != nil {
+		fmt.Fprintf(&b, " repeats=%d", *r.Repeats)
+	}
+	b.WriteByte('\n')
 	fmt.Fprintf(&b, "\n%-24s%10s%10s%10s%10s%10s%10s%10s%10s\n", "version", "mean p", "log-odds", "low", "medium", "high", "approve", "review", "decline")
 	row := func(s Summary) {
 		c := s.Counts
@@ -24,23 +31,37 @@ func (r Report) String() string {
 	}
 	row(c.Against)
 	fmt.Fprintf(&b, "\nlog-odds of %s less those of %s: mean %+.4f, standard deviation %.4f, n %d\n", c.Against.Model, r.Of.Model, c.Shift, c.ShiftSD, r.Scored)
-	matrix := func(what string, moved uint64, names []string, at func(i, j int) uint64) {
-		fmt.Fprintf(&b, "\n%s moved: %d of %d; %s down, %s across\n%-10s", what, moved, r.Scored, r.Of.Model, c.Against.Model, "")
+	matrix := func(title string, names []string, at func(i, j int) string) {
+		fmt.Fprintf(&b, "\n%s; %s down, %s across\n%-10s", title, r.Of.Model, c.Against.Model, "")
 		for _, name := range names {
-			fmt.Fprintf(&b, "%10s", name)
+			fmt.Fprintf(&b, "%16s", name)
 		}
 		b.WriteByte('\n')
 		for i, name := range names {
 			fmt.Fprintf(&b, "%-10s", name)
 			for j := range names {
-				fmt.Fprintf(&b, "%10d", at(i, j))
+				fmt.Fprintf(&b, "%16s", at(i, j))
 			}
 			b.WriteByte('\n')
 		}
 	}
-	matrix("bands", c.Moved, bands[:], func(i, j int) uint64 { return c.Bands[i][j] })
-	matrix("decisions", c.DecisionMoved, decisions[:], func(i, j int) uint64 { return c.Decisions[i][j] })
+	matrix(fmt.Sprintf("bands moved: %d of %d", c.Moved, r.Scored), bands[:], func(i, j int) string { return fmt.Sprint(c.Bands[i][j]) })
+	matrix(fmt.Sprintf("decisions moved: %d of %d", c.DecisionMoved, r.Scored), decisions[:], func(i, j int) string { return fmt.Sprint(c.Decisions[i][j]) })
 	l := c.Labels
+	if s := c.Stake; s == nil {
+		b.WriteString("\nno money at stake is told: the contract does not have exactly one money field that may be told; --amount says which\n")
+	} else {
+		money := func(x float64) string { return strconv.FormatFloat(x, 'f', 2, 64) }
+		title := fmt.Sprintf("at stake, %s of the events whose decision moved: %s of %s %s (%d events have none)", s.Field, money(s.Moved), money(s.All), s.Unit, s.Without)
+		matrix(title, decisions[:], func(i, j int) string { return money(s.Decisions[i][j]) })
+		if l != nil {
+			title = "of it labelled bad"
+			if l.Share < 1 {
+				title += ", in the sample of labels"
+			}
+			matrix(title, decisions[:], func(i, j int) string { return money(s.Bad[i][j]) })
+		}
+	}
 	if l == nil {
 		b.WriteString("\nno event of these has a label: no AUC, no log-loss\n")
 		return b.String()
