@@ -134,6 +134,8 @@ func TestUpFileUntilDone(t *testing.T) {
 		{"replay loan --model v99999", 2, []string{"loan.v099999: no such model version"}},
 		{"replay loan --model v99999 --assert-equal", 1, []string{"compared=0", "proves nothing"}},
 		{"replay loan --model all", 2, []string{"--model all needs --assert-equal"}},
+		{"replay loan --model all --assert-equal --publish", 2, []string{"--assert-equal writes nothing"}},
+		{"replay loan --model v1 --amount x", 2, []string{"--against"}},
 		{"replay loan --model v1 --svg x.svg", 2, []string{"--against"}},
 		{"replay loan --model v1 --from yesterday", 2, []string{`--from "yesterday": want a sequence`}},
 		{"ingest " + file + " --kind loans", 2, []string{"kind loans is not declared: riskweir kind infer"}},

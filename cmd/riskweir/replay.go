@@ -22,7 +22,8 @@ const replayHelp = `Score the stored events of a kind again, by a model version.
 Alone it says what the version makes of the events: their number, mean, bands and decisions. With --against it compares two
 versions on the same events, and says what money is at stake. With --assert-equal it computes every stored score of the version again, from the event, the
 version and the contract revision that the score names, and compares probability, points, band, decision and reasons to the last
-bit. It writes nothing.
+bit. It writes nothing but, with --publish, what the version says of each event, into the stream RESCORES: never where decisions
+are read. A replay that is repeated publishes no event twice and goes on where the one before it stopped.
 
 Exit status: 0 done and, with --assert-equal, at least one score was compared and all were equal; 1 with --assert-equal, one differs or
 cannot be read, or none could be compared; 2 wrong usage, or it could not be read.
@@ -32,6 +33,7 @@ Examples:
   riskweir replay payment --model v3 --context riskweir
   riskweir replay payment --model v3 --from 2026-01-31T00:00:00Z --to 2026-02-01T00:00:00Z
   riskweir replay payment --model v3 --against v4 --svg scores.svg
+  riskweir replay payment --model v4 --publish && nats sub 'rescores.payment.v000004.high.*' --all
   riskweir replay payment --model all --assert-equal`
 
 func (a *app) replay(cmd *fisk.CmdClause) {
@@ -46,6 +48,7 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 	cmd.Flag("to", "Last event: a sequence of EVENTS, or the time before which it was stored").PlaceHolder("SEQ|TIME").StringVar(&to)
 	cmd.Flag("assert-equal", "Compute the version's stored scores again, and compare every bit").UnNegatableBoolVar(&assert)
 	cmd.Flag("against", "Version to compare with, on the same events").PlaceHolder("VERSION").StringVar(&against)
+	cmd.Flag("publish", "Put what the version says of each event into RESCORES, as rescores.KIND.VERSION.BAND.ENTITY").UnNegatableBoolVar(&cfg.Publish)
 	cmd.Flag("amount", "With --against, the field that says what an event is worth; the contract's only money, if it has one").PlaceHolder("FIELD").StringVar(&cfg.Amount)
 	cmd.Flag("svg", "Also draw the distributions of both versions' scores").PlaceHolder("FILE").StringVar(&svg)
 	cmd.Flag("differences", "How many differences to show in full").Default("20").IntVar(&cfg.Differences)
@@ -55,6 +58,8 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 		switch {
 		case assert && against != "":
 			return errors.New("--assert-equal is of what is stored, --against of two versions: one of them")
+		case assert && cfg.Publish:
+			return errors.New("--assert-equal writes nothing: without --publish")
 		case version == "all" && !assert:
 			return errors.New("--model all needs --assert-equal: events are scored by one version")
 		case svg != "" && against == "":

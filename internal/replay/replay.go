@@ -57,8 +57,9 @@ type Config struct {
 	Kind     string
 	From, To Bound // events, both inclusive; a time To is exclusive
 
-	Model   int // version; for AssertEqual 0 is all of them
-	Against int // version to compare with; 0: none. Run only
+	Model   int  // version; for AssertEqual 0 is all of them
+	Against int  // version to compare with; 0: none. Run only
+	Publish bool // put what Model says of each event into RESCORES. Run only
 
 	// Amount is the field of the event that says what it is worth; empty: the contract's only money. Run with Against only
 	Amount string
@@ -140,22 +141,25 @@ type Summary struct {
 
 // Report of Run. Events that were history are scored as if they had come live.
 type Report struct {
-	Kind     string        `json:"kind"`
-	Contract uint64        `json:"contract"` // revision in KINDS that events are read under: the one in force
-	Events   Range         `json:"events"`
-	Scored   uint64        `json:"scored"`
-	History  uint64        `json:"history"`           // of Scored
-	Invalid  *uint64       `json:"invalid,omitempty"` // nil where the contract declares a memory: it is not known
-	Repeats  *uint64       `json:"repeats,omitempty"` // nil where it declares none: a repeat is scored as any event is
-	Of       Summary       `json:"of"`
-	Against  *Comparison   `json:"against,omitempty"`
-	Elapsed  time.Duration `json:"elapsed_ns"`
+	Kind      string        `json:"kind"`
+	Contract  uint64        `json:"contract"` // revision in KINDS that events are read under: the one in force
+	Events    Range         `json:"events"`
+	Scored    uint64        `json:"scored"`
+	History   uint64        `json:"history"`           // of Scored
+	Invalid   *uint64       `json:"invalid,omitempty"` // nil where the contract declares a memory: it is not known
+	Repeats   *uint64       `json:"repeats,omitempty"` // nil where it declares none: a repeat is scored as any event is
+	Of        Summary       `json:"of"`
+	Against   *Comparison   `json:"against,omitempty"`
+	Published *Published    `json:"published,omitempty"`
+	Elapsed   time.Duration `json:"elapsed_ns"`
 }
 
 // scored is what one version says of one event.
 type scored struct {
 	logit, p       float64
-	band, decision int // indices of bands and decisions
+	points         int
+	reasons        []events.Reason // valid until the version scores again
+	band, decision int             // indices of bands and decisions
 }
 
 var (
@@ -182,7 +186,7 @@ type side struct {
 func (s *side) score(c *events.Contract, rec *events.Record) scored {
 	r := s.predictor.Score(rec, &s.scratch)
 	band := c.Band(r.P)
-	x := scored{r.Logit, r.P, index(bands[:], band), index(decisions[:], c.Decide(events.ModeModel, band))}
+	x := scored{r.Logit, r.P, r.Points, r.Reasons, index(bands[:], band), index(decisions[:], c.Decide(events.ModeModel, band))}
 	n := &s.summary.Counts
 	*[...]*uint64{&n.Low, &n.Medium, &n.High}[x.band]++
 	*[...]*uint64{&n.Approve, &n.Review, &n.Decline, &n.None}[x.decision]++
@@ -209,7 +213,7 @@ func (cfg *Config) side(ctx context.Context, schema *events.Schema, version int)
 
 // Run scores the events with a version, and with another if there is one to compare with.
 //
-// It holds one event, the memory that the contract declares and, to compare, at most Labels labels and as many pairs of scores: some 125 bytes a label.
+// It holds one event, the memory that the contract declares and, to compare, at most Labels labels and as many pairs of scores: some 125 bytes a label. To publish, it holds 900 scores.
 func Run(ctx context.Context, cfg Config) (Report, error) {
 	r, err := run(ctx, cfg)
 	if err != nil {
@@ -245,6 +249,12 @@ func run(ctx context.Context, cfg Config) (Report, error) {
 			return report, err
 		}
 	}
+	var publish *publishing
+	if cfg.Publish {
+		if publish, err = cfg.publishTo(ctx, one.summary.Model, kind.Revision, report.Events); err != nil {
+			return report, err
+		}
+	}
 	var invalid, repeats uint64
 	if schema.Contract.Memory == nil {
 		report.Invalid = &invalid
@@ -266,10 +276,18 @@ func run(ctx context.Context, cfg Config) (Report, error) {
 		if two != nil {
 			two.add(x, &schema.Contract, e)
 		}
+		if publish != nil {
+			return publish.add(ctx, e, x)
+		}
 		return nil
 	})
 	if err != nil {
 		return report, err
+	}
+	if publish != nil {
+		if report.Published, err = publish.finish(ctx, report.Events.Last); err != nil {
+			return report, err
+		}
 	}
 	one.summary.finish(report.Scored)
 	report.Of = *one.summary

@@ -55,6 +55,7 @@ entity: card
 // bank is a kind on a node of its own, with versions; the test scores by hand.
 type bank struct {
 	t        *testing.T
+	cluster  *testkit.Cluster
 	js       natsjs.JetStream
 	schema   *events.Schema
 	revision uint64
@@ -72,7 +73,8 @@ func newBank(t *testing.T, text string) *bank {
 	t.Helper()
 	const seed = 20260124
 	t.Logf("seed %d", seed)
-	b := &bank{t: t, js: testkit.Start(t, 1).JetStream(t), rnd: rand.New(rand.NewPCG(seed, 1))}
+	cluster := testkit.Start(t, 1)
+	b := &bank{t: t, cluster: cluster, js: cluster.JetStream(t), rnd: rand.New(rand.NewPCG(seed, 1))}
 	if _, err := jetstream.ApplyShared(testkit.Context(t), b.js, jetstream.Options{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}

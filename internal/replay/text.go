@@ -25,6 +25,9 @@ func (r Report) String() string {
 		fmt.Fprintf(&b, "%-24s%10.6f%10.4f%10d%10d%10d%10d%10d%10d\n", s.Model, s.MeanP, s.MeanLogit, c.Low, c.Medium, c.High, c.Approve, c.Review, c.Decline)
 	}
 	row(r.Of)
+	if p := r.Published; p != nil {
+		fmt.Fprintf(&b, "\npublished=%d before=%d: %s has the rescores of events %d to %d\n", p.N, p.Before, p.Subject, p.All.First, p.All.Last)
+	}
 	c := r.Against
 	if c == nil {
 		return b.String()
