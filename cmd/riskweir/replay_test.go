@@ -81,7 +81,11 @@ func TestReplayOfRealScorers(t *testing.T) {
 		round = 20 * time.Second
 	}
 	scored := uint64(0)
-	for i := 0; i < 3 || scored < want; i++ {
+	// Of the last version that was promoted there may be no score yet: with the fourth there are scores of three.
+	for i, champion := 0, ""; i < 3 || scored < want || champion < "payment.v000004"; i++ {
+		if i == 60 {
+			t.Fatalf("%d scores after %d rounds, champion %s", scored, i, champion)
+		}
 		b := native[i%len(native)]
 		p := up(b, "--rate", "6000", "--for", round.String(), "--seed", strconv.Itoa(i+1), "--summary", "json")
 		code := p.wait(t, round+5*time.Minute)
@@ -96,7 +100,7 @@ func TestReplayOfRealScorers(t *testing.T) {
 		if err := json.Unmarshal([]byte(p.out.String()), &sum); err != nil || code != 0 || !sum.OK {
 			t.Fatalf("round %d of %s: status %d, %v\n%s", i+1, b.name, code, err, p.out.String())
 		}
-		scored = sum.Scored
+		scored, champion = sum.Scored, sum.Champion
 		t.Logf("round %d, made by %s: %d events, %d scored, %.0f a second; champion %s", i+1, b.name, sum.Events, sum.Scored, sum.EventsPerSecond, sum.Champion)
 	}
 	p := up(native[0], "--source", "none")
@@ -116,6 +120,7 @@ func TestReplayOfRealScorers(t *testing.T) {
 			resident = usage.Maxrss >> 10
 		}
 		t.Logf("replay by %s %s: %s, %d MiB resident\n%s", b.name, strings.Join(args, " "), took.Round(100*time.Millisecond), resident, e)
+		delete(e.Models, "prior")
 		if code != 0 || !e.OK() || e.Different != 0 || e.Not != 0 || e.Equal < atLeast || len(e.Models) < versions {
 			t.Errorf("%s: status %d, %d versions: want %d equal, by %d versions", b.name, code, len(e.Models), atLeast, versions)
 		}
@@ -124,9 +129,8 @@ func TestReplayOfRealScorers(t *testing.T) {
 		prove(b, want, 3)
 	}
 	if foreign != nil {
-		middle := int(scored / 2)
-		for _, from := range []int{1, middle} {
-			prove(*foreign, 1000, 1, "--from", strconv.Itoa(from), "--to", strconv.Itoa(from+10_000))
+		for _, from := range []int{int(scored / 2), int(scored) - 10_000} {
+			prove(*foreign, 1000, 1, "--from", strconv.Itoa(from), "--to", strconv.Itoa(from+9_999))
 		}
 	}
 	rescored := func() (r replay.Report) {
