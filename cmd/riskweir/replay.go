@@ -33,7 +33,7 @@ Examples:
   riskweir replay payment --model v3 --context riskweir
   riskweir replay payment --model v3 --from 2026-01-31T00:00:00Z --to 2026-02-01T00:00:00Z
   riskweir replay payment --model v3 --against v4 --svg scores.svg
-  riskweir replay payment --model v4 --publish && nats sub 'rescores.payment.v000004.high.*' --all
+  riskweir replay payment --model v4 --publish
   riskweir replay payment --model all --assert-equal`
 
 func (a *app) replay(cmd *fisk.CmdClause) {

@@ -24,6 +24,7 @@ import (
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/tail"
 	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -714,6 +715,30 @@ func TestReplicaBehind(t *testing.T) {
 				t.Errorf("%s", e)
 			}
 		})
+	}
+}
+
+// What one replica did not find is gone only if the leader says so.
+func TestIsGone(t *testing.T) {
+	here := tail.Held{Subject: "$KV.MODELS.payment.v000001", Seq: 7}
+	deleted, other := here, here
+	deleted.Header = nats.Header{"KV-Operation": {"DEL"}}
+	other.Subject = "$KV.MODELS.payment.v000002"
+	for _, x := range []struct {
+		name string
+		held tail.Held
+		err  error
+		want string
+	}{
+		{"none", tail.Held{}, tail.ErrNone, ""},
+		{"deleted", deleted, nil, ""},
+		{"another key", other, nil, ""},
+		{"there", here, nil, "MODELS has payment.v000001 at revision 7, and a replica that is behind did not: try again"},
+		{"no answer", tail.Held{}, errors.New("no answer"), "no answer"},
+	} {
+		if err := isGone(x.held, x.err, "MODELS", "payment.v000001"); (err == nil) != (x.want == "") || err != nil && err.Error() != x.want {
+			t.Errorf("%s: %v, want %q", x.name, err, x.want)
+		}
 	}
 }
 
