@@ -46,6 +46,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.kindVerbs(a.Command("kind", "Declare kinds: what their events look like, how scores are decided on."))
 	a.ingest(a.Command("ingest", ingestHelp))
 	a.explain(a.Command("explain", explainHelp))
+	a.replay(a.Command("replay", replayHelp))
 	a.train(a.Command("train", trainHelp))
 	a.features(a.Command("features", featuresHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))

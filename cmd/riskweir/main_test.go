@@ -101,6 +101,12 @@ func start(t *testing.T, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startBinary(t, exe, args...)
+}
+
+// startBinary starts a riskweir that was built, or what runs one.
+func startBinary(t *testing.T, exe string, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(exe, args...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.err
 	if err := p.cmd.Start(); err != nil {

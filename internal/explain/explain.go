@@ -132,11 +132,11 @@ func run(ctx context.Context, js jetstream.JetStream, q Query) (Explanation, err
 
 // recompute scores the event again, as the scorer did.
 func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, event *jetstream.RawStreamMsg) error {
-	schema, err := contract(ctx, js, e.Score.Kind, e.Score.Contract)
+	schema, err := Contract(ctx, js, e.Score.Kind, e.Score.Contract)
 	if err != nil {
 		return err
 	}
-	predictor, err := predictor(ctx, js, e.Score.Model, schema)
+	predictor, err := Predictor(ctx, js, e.Score.Model, schema)
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,8 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	e.Base, e.Logit, e.Recomputed = predictor.Base(), r.Logit, true
 	e.Contributions = predictor.Explain(&rec)
 	slices.SortStableFunc(e.Contributions, func(a, b events.Reason) int { return cmp.Compare(math.Abs(b.Add), math.Abs(a.Add)) })
-	e.Differences = compare(e.Score, r, schema, string(rec.ID), event)
+	at := Event{ID: string(rec.ID), Seq: event.Sequence, Subject: event.Subject, Time: rec.Time, History: event.Header.Get(events.HeaderHistory) == "1"}
+	e.Differences = Compare(e.Score, r, &schema.Contract, at)
 	return nil
 }
 
@@ -183,8 +184,17 @@ func (e *Explanation) remember(ctx context.Context, js jetstream.JetStream, sche
 	return err
 }
 
-// compare returns what is not the same, to the bit.
-func compare(s *events.Score, r model.Result, schema *events.Schema, id string, event *jetstream.RawStreamMsg) []string {
+// Event is what a score says of its event beside what was computed.
+type Event struct {
+	ID      string // empty: it gave none
+	Seq     uint64
+	Subject string
+	Time    time.Time // it gives, or it was stored at
+	History bool
+}
+
+// Compare returns what is not the same in a stored score and one computed again, to the bit.
+func Compare(s *events.Score, r model.Result, contract *events.Contract, event Event) []string {
 	var out []string
 	differ := func(what string, stored, now any) {
 		out = append(out, fmt.Sprintf("%s: stored %v, computed %v", what, stored, now))
@@ -200,9 +210,9 @@ func compare(s *events.Score, r model.Result, schema *events.Schema, id string, 
 	}) {
 		differ("reasons", s.Reasons, r.Reasons)
 	}
-	band := schema.Contract.Band(r.P)
-	decision := schema.Contract.Decide(s.Mode, band)
-	if event.Header.Get(events.HeaderHistory) == "1" {
+	band := contract.Band(r.P)
+	decision := contract.Decide(s.Mode, band)
+	if event.History {
 		band, decision = events.BandHistory, events.None
 	}
 	if s.Band != band {
@@ -211,8 +221,18 @@ func compare(s *events.Score, r model.Result, schema *events.Schema, id string, 
 	if s.Decision != decision {
 		differ("decision", s.Decision, decision)
 	}
+	if byPrior := s.Model == ""; byPrior != (s.Mode == events.ModePrior) {
+		out = append(out, fmt.Sprintf("mode: stored %s, of the model %q", s.Mode, s.Model))
+	}
+	if s.Kind != contract.Kind {
+		differ("kind", s.Kind, contract.Kind)
+	}
+	if !s.Time.Equal(event.Time) {
+		differ("time", s.Time, event.Time)
+	}
+	id := event.ID
 	if id == "" {
-		id = strconv.FormatUint(event.Sequence, 10)
+		id = strconv.FormatUint(event.Seq, 10)
 	}
 	if s.ID != id {
 		differ("id", s.ID, id)
@@ -247,8 +267,8 @@ func fields(schema *events.Schema, rec *events.Record) []Field {
 	return out
 }
 
-// contract is that of a kind at a revision of KINDS.
-func contract(ctx context.Context, js jetstream.JetStream, kind string, revision uint64) (*events.Schema, error) {
+// Contract of a kind at a revision of KINDS; jetstream.ErrKeyNotFound if KINDS no longer has it.
+func Contract(ctx context.Context, js jetstream.JetStream, kind string, revision uint64) (*events.Schema, error) {
 	kv, err := js.KeyValue(ctx, events.KindsBucket)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", events.KindsBucket, err)
@@ -264,8 +284,8 @@ func contract(ctx context.Context, js jetstream.JetStream, kind string, revision
 	return events.Compile(c)
 }
 
-// predictor of a model by its name; empty: the contract's prior.
-func predictor(ctx context.Context, js jetstream.JetStream, name string, schema *events.Schema) (*model.Predictor, error) {
+// Predictor of a model by its name; empty: the contract's prior. Errors are those of model.Registry.Get and model.Compile.
+func Predictor(ctx context.Context, js jetstream.JetStream, name string, schema *events.Schema) (*model.Predictor, error) {
 	if name == "" {
 		return model.Prior(&schema.Contract), nil
 	}

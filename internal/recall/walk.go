@@ -15,6 +15,8 @@ import (
 // Seen is one event, and what was remembered as it came.
 type Seen struct {
 	Seq      uint64
+	Subject  string
+	History  bool         // its header says so
 	Event    memory.Event // valid until the func returns
 	Features []float64    // likewise
 	Store    *memory.Store
@@ -22,9 +24,8 @@ type Seen struct {
 	Origin   uint64         // the memory is of the events from here on
 }
 
-var errWalked = errors.New("walked")
-
 // Walk folds from the newest snapshot before the event first, and calls see for each valid event from first to last before it is folded.
+// What a replica that is behind has not got yet is waited for: it returns nil only if all that the leader of EVENTS held as it began was read.
 func Walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, first, last uint64, note func(error), see func(Seen) error) error {
 	lib := newLibrary(js, p)
 	for {
@@ -50,59 +51,42 @@ func walk(ctx context.Context, js jetstream.JetStream, p *memory.Plan, b Beginni
 	if b.Place.Seq >= last {
 		return nil
 	}
-	walking, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	f := Folder{Store: b.Store}
 	out := make([]float64, p.Width())
 	anchored := b.Place.Stored != 0
 	reader := &tail.Reader{
 		JS: js, Name: "walk", Stream: events.EventsStream(kind), Owner: "who asked for features",
-		Incarnation: b.incarnation, Last: b.Place.Seq, Trouble: note, Idle: func() { cancel(errWalked) },
-		Take: func(m tail.Message, at *jetstream.MsgMetadata) {
-			seq := at.Sequence.Stream
-			switch {
-			case walking.Err() != nil:
-				return
-			case seq > last:
-				cancel(errWalked)
-				return
-			case anchored && seq <= b.Place.Seq:
-				if anchored = false; at.Timestamp.UnixNano() != b.Place.Stored {
-					cancel(errAnchor)
-				}
-				return
-			}
-			if events.IsKnown(m.Subject()) {
-				_ = f.know(m.Data()) // as in take: what cannot be read leaves no trace
-				if seq == last {
-					cancel(errWalked)
-				}
-				return
-			}
-			ev, err := f.decode(seq, m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp)
-			if err == nil {
-				if seq >= first {
-					v := f.Store.Read(ev, out)
-					if err := see(Seen{seq, ev, out, f.Store, v, b.Place.Origin}); err != nil {
-						cancel(err)
-						return
-					}
-				}
-				f.Store.Step(ev, out)
-			}
-			if seq == last {
-				cancel(errWalked)
-			}
-		},
+		Incarnation: b.incarnation, Last: b.Place.Seq, Trouble: note,
 	}
 	if anchored {
 		reader.Last--
 	}
-	if err := reader.Run(walking); err != nil {
-		return err
-	}
-	if err := context.Cause(walking); !errors.Is(err, errWalked) {
-		return err
-	}
-	return nil
+	return reader.Through(ctx, last, tail.Patience, func(m tail.Message, at *jetstream.MsgMetadata) error {
+		seq := at.Sequence.Stream
+		if anchored && seq <= b.Place.Seq {
+			if anchored = false; at.Timestamp.UnixNano() != b.Place.Stored {
+				return errAnchor
+			}
+			return nil
+		}
+		if events.IsKnown(m.Subject()) {
+			_ = f.know(m.Data()) // as in take: what cannot be read leaves no trace
+			return nil
+		}
+		ev, err := f.decode(seq, m.Subject(), m.Headers().Get("Content-Type"), m.Data(), at.Timestamp)
+		if err != nil {
+			return nil
+		}
+		if seq >= first {
+			v := f.Store.Read(ev, out)
+			if err := see(Seen{
+				Seq: seq, Subject: m.Subject(), History: m.Headers().Get(events.HeaderHistory) == "1",
+				Event: ev, Features: out, Store: f.Store, Verdict: v, Origin: b.Place.Origin,
+			}); err != nil {
+				return err
+			}
+		}
+		f.Store.Step(ev, out)
+		return nil
+	})
 }

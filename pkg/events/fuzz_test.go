@@ -108,6 +108,9 @@ func FuzzOutcomes(f *testing.F) {
 		if p, err := DecodePosition(body); err == nil && (p.Tries > 0 && p.Trying <= p.Seq || p.Until > 0 && p.Until <= p.Seq) {
 			t.Fatalf("%q: position %+v", body, p)
 		}
+		if p, err := DecodeRescorePosition(body); err == nil && (p.First == 0 || p.First > p.Seq) {
+			t.Fatalf("%+v", p)
+		}
 		if p, err := DecodeSourcePosition(body); err == nil && (p.Offset < 0 || p.Invalid < 0 || p.Invalid > p.Rows) {
 			t.Fatalf("%q: source position %+v", body, p)
 		}

@@ -40,6 +40,16 @@ type SourcePosition struct {
 	Done        bool   `json:"done"`
 }
 
+// RescorePosition is how far the rescores of a model version have come, stored in the same atomic batch as those up to it.
+//
+//	0 < First <= Seq;   each valid event from First to Seq has one rescore
+type RescorePosition struct {
+	First       uint64    `json:"first"`       // EVENTS sequence
+	Seq         uint64    `json:"seq"`         // likewise; inclusive
+	Incarnation time.Time `json:"incarnation"` // creation time of the EVENTS stream that they count in
+	Run         string    `json:"run"`         // the replay that wrote it
+}
+
 // DecodePosition reads a lane's position. Seq, incarnation, epoch and revision must be there: one
 // that lost them must not be read as the lane's beginning. Fields that it does not know are passed over.
 func DecodePosition(body []byte) (Position, error) {
@@ -123,6 +133,33 @@ func DecodeSourcePosition(body []byte) (SourcePosition, error) {
 		return SourcePosition{}, err
 	case p.Invalid > p.Rows:
 		return SourcePosition{}, fmt.Errorf("source position: %d invalid of %d rows cannot be", p.Invalid, p.Rows)
+	}
+	return p, nil
+}
+
+// DecodeRescorePosition reads how far the rescores of a version have come.
+func DecodeRescorePosition(body []byte) (RescorePosition, error) {
+	var p RescorePosition
+	err := decodeAs("rescore position", JSON, body, func(key string, t *token) (known bool, reason string) {
+		switch key {
+		case "first":
+			p.First, reason = t.count()
+		case "seq":
+			p.Seq, reason = t.count()
+		case "incarnation":
+			p.Incarnation, reason = t.stamp()
+		case "run":
+			p.Run, reason = t.str()
+		default:
+			return false, ""
+		}
+		return true, reason
+	}, "first", "seq", "incarnation", "run")
+	switch {
+	case err != nil:
+		return RescorePosition{}, err
+	case p.First == 0 || p.First > p.Seq:
+		return RescorePosition{}, fmt.Errorf("rescore position: events %d to %d cannot be", p.First, p.Seq)
 	}
 	return p, nil
 }

@@ -40,6 +40,7 @@ const (
 // Streams and buckets that all kinds share.
 const (
 	LabelsStream     = "LABELS"
+	RescoresStream   = "RESCORES"
 	AlertsStream     = "ALERTS"
 	AdvisoriesStream = "ADVISORIES"
 	ModelsBucket     = "MODELS"
@@ -170,6 +171,17 @@ func ParsePositionSubject(subject string) (kind string, lane int, err error) {
 	}
 	return "", 0, fmt.Errorf("subject %q: want position.<kind>.<lane>", subject)
 }
+
+// RescoreSubject is where a replay publishes what a model version says of a stored event: model is <kind>.v<NNNNNN>.
+func RescoreSubject(model, band, token string) string {
+	return "rescores." + model + "." + band + "." + token
+}
+
+// RescorePositionSubject is the subject, in RESCORES, of how far a version's rescores have come.
+func RescorePositionSubject(model string) string { return "rescores." + model + ".position" }
+
+// RescoreFilter matches the rescores of a version, and their positions.
+func RescoreFilter(model string) string { return "rescores." + model + ".>" }
 
 // SourcePositionSubject is the subject, in EVENTS_<kind>, of how far a file has been ingested.
 func SourcePositionSubject(kind, source string) (string, error) {

@@ -107,6 +107,10 @@ func samplePosition() Position {
 	}
 }
 
+func sampleRescorePosition() RescorePosition {
+	return RescorePosition{First: 1, Seq: 1 << 40, Incarnation: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Run: "k2Jd81"}
+}
+
 func sampleSourcePosition() SourcePosition {
 	return SourcePosition{Name: "day.csv", Fingerprint: "sha256:00ff", Offset: 1 << 33, Rows: 41188, Line: 41190, Invalid: 2, Done: true}
 }
@@ -199,6 +203,8 @@ func TestWireSamples(t *testing.T) {
 	same(t, "position", gotPosition, err, samplePosition())
 	gotSource, err := DecodeSourcePosition(viaJSON("source_position.json", sampleSourcePosition()))
 	same(t, "source position", gotSource, err, sampleSourcePosition())
+	gotRescore, err := DecodeRescorePosition(viaJSON("rescore_position.json", sampleRescorePosition()))
+	same(t, "rescore position", gotRescore, err, sampleRescorePosition())
 
 	var alert Alert
 	err = json.Unmarshal(viaJSON("alert.json", sampleAlert()), &alert)
