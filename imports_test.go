@@ -21,7 +21,7 @@ var below = []string{"internal/service", "internal/lane", "internal/lease", "int
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
-	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain"}, below...)
+	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/impact"}, below...)
 
 // room is a package and what it may import of the project. Imports run one way: a row names rows above it only.
 type room struct {
@@ -50,6 +50,7 @@ var house = []room{
 	{"internal/sim", []string{"pkg/events"}, "it publishes as any stranger would, by the public package alone"},
 	{"internal/verify", []string{"pkg/events"}, "a checker that shared code with what it checks would share its mistakes"},
 	{"internal/explain", []string{"internal/feature", "internal/memory", "internal/model", "internal/recall", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what a scorer did, and does not ask one"},
+	{"internal/impact", []string{"internal/tail", "pkg/events"}, "it counts what is stored, and does not ask who stored it"},
 
 	{"internal/ingest", below, "a stage meets other stages in streams and buckets only"},
 	{"internal/scorer", below, "a stage meets other stages in streams and buckets only"},
