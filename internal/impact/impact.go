@@ -62,7 +62,10 @@ const patience = 30 * time.Second
 
 const askTimeout = 5 * time.Second
 
-var errRead = errors.New("read to the end")
+var (
+	errRead   = errors.New("read to the end")
+	errBehind = errors.New("the node that is read from is behind the stream's leader")
+)
 
 // Run reads SCORES once, in memory that does not grow with it.
 func Run(ctx context.Context, c Config) (Report, error) {
@@ -115,12 +118,13 @@ func (r *reading) read(ctx context.Context) error {
 			end(fmt.Errorf("it did not get on for %s: %w", patience, err))
 		}
 	}
-	// All that the consumer's replica holds has been read, and it may be behind the leader.
 	reader.Idle = func() {
 		switch more, err := r.holds(reading, reader.Last+1); {
 		case err != nil:
 			reader.Trouble(err)
-		case !more:
+		case more:
+			reader.Trouble(errBehind)
+		default:
 			end(errRead)
 		}
 	}
