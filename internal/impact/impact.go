@@ -226,4 +226,3 @@ func (r Report) String() string {
 }
 
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
-

@@ -13,8 +13,12 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// ErrNothingBefore says that a rollback cannot tell what to go back to.
-var ErrNothingBefore = errors.New("no version to go back to")
+var (
+	// ErrNothingBefore says that a rollback cannot tell what to go back to.
+	ErrNothingBefore = errors.New("no version to go back to")
+	// ErrUnfit says that a version is sound, and cannot score what the contract declares.
+	ErrUnfit = errors.New("the version does not fit the declared contract")
+)
 
 // Switch asks for another champion.
 type Switch struct {
@@ -70,8 +74,10 @@ func (r *Registry) Rollback(ctx context.Context, s Switch, to int) (Switched, er
 }
 
 func (s Switch) fits(a *Artifact) error {
-	_, err := Compile(a, s.Schema)
-	return err
+	if _, err := Compile(a, s.Schema); err != nil {
+		return fmt.Errorf("%w, it was trained under version %d: %w", ErrUnfit, a.Contract.Version, err)
+	}
+	return nil
 }
 
 // change makes the version that choose names the champion, in one compare-and-swap upon the record that choose was given. The version must be
