@@ -21,7 +21,7 @@ var below = []string{"internal/service", "internal/lane", "internal/lease", "int
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
-	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/replay"}, below...)
+	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/replay", "internal/impact"}, below...)
 
 // room is a package and what it may import of the project. Imports run one way: a row names rows above it only.
 type room struct {
@@ -51,6 +51,7 @@ var house = []room{
 	{"internal/verify", []string{"pkg/events"}, "a checker that shared code with what it checks would share its mistakes"},
 	{"internal/explain", []string{"internal/feature", "internal/memory", "internal/model", "internal/recall", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what a scorer did, and does not ask one"},
 	{"internal/replay", []string{"internal/explain", "internal/feature", "internal/memory", "internal/model", "internal/recall", "internal/tail", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what scorers did, and does not ask one"},
+	{"internal/impact", []string{"internal/tail", "pkg/events"}, "it counts what is stored, and does not ask who stored it"},
 
 	{"internal/ingest", below, "a stage meets other stages in streams and buckets only"},
 	{"internal/scorer", below, "a stage meets other stages in streams and buckets only"},

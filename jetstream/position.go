@@ -90,7 +90,7 @@ func writeZero(ctx context.Context, js natsjs.JetStream, c events.Contract, inca
 func checkPositions(ctx context.Context, js natsjs.JetStream, c events.Contract, in *natsjs.StreamInfo) error {
 	var errs []error
 	for _, lane := range events.LaneNumbers(c.Lanes) {
-		p, found, err := readPosition(ctx, js.Conn(), c.Kind, lane)
+		p, found, err := ReadPosition(ctx, js.Conn(), c.Kind, lane)
 		if err != nil {
 			return err
 		}
@@ -108,8 +108,8 @@ func checkPositions(ctx context.Context, js natsjs.JetStream, c events.Contract,
 	return errors.Join(errs...)
 }
 
-// readPosition asks the stream's leader: a replica may be behind and know of no position yet.
-func readPosition(ctx context.Context, nc *nats.Conn, kind string, lane int) (p events.Position, found bool, err error) {
+// ReadPosition of a lane, if there is one. It asks the stream's leader: a replica may be behind and know of no position yet.
+func ReadPosition(ctx context.Context, nc *nats.Conn, kind string, lane int) (p events.Position, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	wrap := func(err error) error {

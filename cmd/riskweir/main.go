@@ -48,6 +48,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.explain(a.Command("explain", explainHelp))
 	a.replay(a.Command("replay", replayHelp))
 	a.train(a.Command("train", trainHelp))
+	a.modelVerbs(a.Command("model", "The versions of a model: which there are, which is in force, another one, and back."))
 	a.features(a.Command("features", featuresHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))

@@ -322,26 +322,11 @@ func (r *Registry) SetRollout(ctx context.Context, kind string, record Rollout, 
 // and fit to serve; the replica that is asked gets a second to learn of one just published. Promoting the champion changes nothing. A
 // record that was edited into nonsense is replaced.
 func (r *Registry) Promote(ctx context.Context, kind string, version int, by, reason string) (Rollout, uint64, error) {
-	_, err := r.Get(ctx, kind, version)
-	for attempt := 1; attempt < attempts && errors.Is(err, ErrNoVersion) && pause(ctx, time.Duration(attempt)*retryWait); attempt++ {
-		_, err = r.Get(ctx, kind, version)
-	}
+	done, err := r.change(ctx, kind, by, reason, func(*Artifact) error { return nil }, func(Rollout, uint64, error) (int, error) { return version, nil })
 	if err != nil {
-		return Rollout{}, 0, fmt.Errorf("promote: %w", err)
+		return done.Now, done.Revision, fmt.Errorf("promote: %w", err)
 	}
-	current, revision, err := r.Rollout(ctx, kind)
-	if err != nil && !errors.Is(err, ErrRollout) {
-		return Rollout{}, 0, fmt.Errorf("promote %s: %w", Name(kind, version), err)
-	}
-	if current.Champion == version {
-		return current, revision, nil
-	}
-	next := current.Promoted(version, by, reason, time.Now())
-	newRevision, err := r.SetRollout(ctx, kind, next, revision)
-	if err != nil {
-		return current, revision, fmt.Errorf("promote %s: %w", Name(kind, version), err)
-	}
-	return next, newRevision, nil
+	return done.Now, done.Revision, nil
 }
 
 // EndWatch ends a watch and reads what it still holds: its callback blocks, with its lock held, on a full channel.

@@ -1,0 +1,339 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/user"
+	"strings"
+	"time"
+
+	"github.com/choria-io/fisk"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/riskweir/riskweir/internal/impact"
+	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/service"
+	topology "github.com/riskweir/riskweir/jetstream"
+	"github.com/riskweir/riskweir/pkg/events"
+)
+
+const modelListHelp = `List the versions of a kind.
+
+One that cannot be read is listed with what is wrong with it.
+
+Example: riskweir model list payment --context riskweir`
+
+const modelShowHelp = `Show a version: what it was trained on, how it did, and what it weighs.
+
+Without a version, the champion. Exit status: 0 it can serve under the declared contract, 1 it cannot, 2 it was not found.
+
+Examples:
+
+  riskweir model show payment
+  riskweir model show payment v3 --json > v3.json`
+
+const modelLogHelp = `Tell which version was in force when, by whom and why: the rollout record, as far back as MODELS keeps it.
+
+A record that was put back by 'nats kv revert MODELS payment.rollout REVISION' is a valid rollback, and is marked as such.
+
+Example: riskweir model log payment --context riskweir`
+
+const switchHelp = `
+It must be there, be whole, and fit the declared contract: else nothing is changed. The change is one compare-and-swap: of two that
+switch at once one is told so. Then it waits until every lane has committed at the new revision. From a lane's commit at it on, nothing of the
+lane is scored by the version before.
+
+Exit status: 0 every lane is there; 1 the version is in force, and the lanes that are named were not there in time: the same command waits
+again; 2 nothing was changed, or it is not known.
+`
+
+const modelPromoteHelp = `Put a version in force, and wait until every lane scores with it.
+` + switchHelp + `
+Example: riskweir model promote payment v4 --reason "passed the review of 3 March"`
+
+const modelRollbackHelp = `Put an earlier version in force again, and wait until every lane scores with it.
+
+Without a version, the champion before this one; typed twice it does not bring the bad one back. The trainer may promote its next candidate all
+the same: stop it first if it must not.
+` + switchHelp + `
+Examples:
+
+  riskweir model rollback payment --reason "declines all of Monday"
+  riskweir model rollback payment v2 --reason "v3 has it too"`
+
+const modelImpactHelp = `Count what a version has scored, by band, decision and mode; with --list, show each outcome.
+
+It reads SCORES from end to end, so that what retention has taken is not in it. Exit status: 0, or 2 if it could not be read.
+
+Examples:
+
+  riskweir model impact payment v3
+  riskweir model impact payment v3 --list | jq -r 'select(.decision == "decline") | .id'`
+
+// modelFlags are those of all model verbs.
+type modelFlags struct {
+	connect service.Connection
+	kind    string
+	version string
+	json    bool
+	list    bool
+	by      string
+	reason  string
+	timeout time.Duration
+	began   time.Time // when the command did
+}
+
+func (a *app) modelVerbs(cmd *fisk.CmdClause) {
+	f := &modelFlags{}
+	f.connect.Flags(cmd)
+	verb := func(name, help string, do func(ctx context.Context, f *modelFlags, r registered) error) *fisk.CmdClause {
+		c := cmd.Command(name, help)
+		c.Arg("kind", "Kind").Required().StringVar(&f.kind)
+		c.Flag("json", "As JSON").UnNegatableBoolVar(&f.json)
+		a.run(c, func(ctx context.Context) error {
+			f.began = time.Now()
+			return a.operation(ctx, f.connect, func(js natsjs.JetStream) error {
+				r, err := openRegistry(ctx, js, f.kind)
+				if err != nil {
+					return err
+				}
+				return do(ctx, f, r)
+			})
+		})
+		return c
+	}
+	version := func(c *fisk.CmdClause, help string) *fisk.ArgClause {
+		arg := c.Arg("version", help)
+		arg.StringVar(&f.version)
+		return arg
+	}
+	switching := func(c *fisk.CmdClause) {
+		c.Flag("reason", "Why, for the log").Required().StringVar(&f.reason)
+		c.Flag("by", "Who; you by default").PlaceHolder("NAME").StringVar(&f.by)
+		c.Flag("timeout", "How long to wait for the lanes").Default("30s").DurationVar(&f.timeout)
+	}
+	verb("list", modelListHelp, a.modelList).Alias("ls")
+	version(verb("show", modelShowHelp, a.modelShow), "Version, such as v3; the champion by default")
+	verb("log", modelLogHelp, a.modelLog)
+
+	promote := verb("promote", modelPromoteHelp, a.modelPromote)
+	version(promote, "Version, such as v3").Required()
+	switching(promote)
+	rollback := verb("rollback", modelRollbackHelp, a.modelRollback)
+	version(rollback, "Version, such as v2; the champion before by default")
+	switching(rollback)
+
+	impacts := verb("impact", modelImpactHelp, a.modelImpact)
+	version(impacts, "Version, such as v3").Required()
+	impacts.Flag("list", "Every outcome, one line of JSON each").UnNegatableBoolVar(&f.list)
+}
+
+// registered is a kind with its models.
+type registered struct {
+	js       natsjs.JetStream
+	schema   *events.Schema
+	registry *model.Registry
+}
+
+func openRegistry(ctx context.Context, js natsjs.JetStream, kind string) (registered, error) {
+	if _, err := oneKind(ctx, js, kind); err != nil {
+		return registered{}, err
+	}
+	declared, err := topology.ReadKind(ctx, js, kind)
+	if err != nil {
+		return registered{}, err
+	}
+	schema, err := events.Compile(declared.Contract)
+	if err != nil {
+		return registered{}, fmt.Errorf("contract of %s: %w", kind, err)
+	}
+	kv, err := js.KeyValue(ctx, events.ModelsBucket)
+	if err != nil {
+		return registered{}, fmt.Errorf("models: %w", err)
+	}
+	return registered{js: js, schema: schema, registry: model.NewRegistry(kv)}, nil
+}
+
+// switched is what a promotion or a rollback came to. Times are in ms since the command began, connecting included.
+type switched struct {
+	Kind     string   `json:"kind"`
+	Model    string   `json:"model"`
+	Before   string   `json:"before,omitempty"`
+	Revision uint64   `json:"revision"`
+	Changed  bool     `json:"changed"` // false: it was in force already
+	StoredMS float64  `json:"stored_ms"`
+	LanesMS  float64  `json:"lanes_ms"` // until all lanes, or the time, had come
+	Lanes    int      `json:"lanes"`
+	Behind   []behind `json:"behind"`
+}
+
+// behind is a lane that has not come.
+type behind struct {
+	Lane     int    `json:"lane"`
+	Owner    string `json:"owner,omitempty"`
+	Revision uint64 `json:"revision"`
+	Error    string `json:"error,omitempty"`
+}
+
+func (a *app) modelPromote(ctx context.Context, f *modelFlags, r registered) error {
+	version, err := model.ParseVersion(f.kind, f.version)
+	if err != nil {
+		return err
+	}
+	return a.switchModel(ctx, f, r, func(s model.Switch) (model.Switched, error) { return r.registry.PromoteFit(ctx, s, version) })
+}
+
+func (a *app) modelRollback(ctx context.Context, f *modelFlags, r registered) error {
+	version := 0
+	if f.version != "" {
+		v, err := model.ParseVersion(f.kind, f.version)
+		if err != nil {
+			return err
+		}
+		version = v
+	}
+	return a.switchModel(ctx, f, r, func(s model.Switch) (model.Switched, error) { return r.registry.Rollback(ctx, s, version) })
+}
+
+func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, do func(model.Switch) (model.Switched, error)) error {
+	if f.by == "" {
+		f.by = whoami()
+	}
+	done, err := do(model.Switch{Schema: r.schema, By: f.by, Reason: f.reason})
+	if err != nil {
+		return advised(err, f.kind)
+	}
+	lanes := events.LaneNumbers(r.schema.Contract.Lanes)
+	s := switched{
+		Kind: f.kind, Model: model.Name(f.kind, done.Now.Champion), Revision: done.Revision, Changed: done.Changed,
+		StoredMS: inMS(time.Since(f.began)), Lanes: len(lanes), Behind: []behind{},
+	}
+	if done.Before.Champion != 0 && done.Changed {
+		s.Before = model.Name(f.kind, done.Before.Champion)
+	}
+	waiting, cancel := context.WithTimeout(ctx, f.timeout)
+	defer cancel()
+	left := model.AwaitLanes(waiting, lanes, done.Revision, func(ctx context.Context, lane int) (events.Position, bool, error) {
+		return topology.ReadPosition(ctx, r.js.Conn(), f.kind, lane)
+	})
+	s.LanesMS = inMS(time.Since(f.began))
+	for _, b := range left {
+		x := behind{Lane: b.Lane, Owner: b.Owner, Revision: b.Revision}
+		if b.Err != nil {
+			x.Error = b.Err.Error()
+		}
+		s.Behind = append(s.Behind, x)
+	}
+	if f.json {
+		err = a.printJSON(s)
+	} else {
+		_, err = fmt.Fprint(a.out, s)
+	}
+	switch {
+	case err != nil:
+		return err
+	case len(left) > 0:
+		return errBroken
+	}
+	return nil
+}
+
+func (s switched) String() string {
+	var b strings.Builder
+	if s.Changed {
+		fmt.Fprintf(&b, "%s is in force, revision %d, after %s", s.Model, s.Revision, short(ms(s.StoredMS)))
+		if s.Before != "" {
+			fmt.Fprintf(&b, ", in place of %s", s.Before)
+		}
+		b.WriteString("\n")
+	} else {
+		fmt.Fprintf(&b, "%s was in force already, revision %d: nothing was changed\n", s.Model, s.Revision)
+	}
+	if len(s.Behind) == 0 {
+		fmt.Fprintf(&b, "all %d lanes have committed at that revision, after %s\n", s.Lanes, short(ms(s.LanesMS)))
+		return b.String()
+	}
+	fmt.Fprintf(&b, "%d of %d lanes have not committed at that revision after %s:\n", len(s.Behind), s.Lanes, short(ms(s.LanesMS)))
+	for _, x := range s.Behind {
+		fmt.Fprintf(&b, "  lane %d, at revision %d", x.Lane, x.Revision)
+		switch {
+		case x.Error != "":
+			fmt.Fprintf(&b, ": %s", x.Error)
+		case x.Owner == "":
+			b.WriteString(", has no owner: is a scorer running?")
+		default:
+			fmt.Fprintf(&b, ", of %s: its log says why", x.Owner)
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+// advised adds to an error of a switch what whoever typed it can do.
+func advised(err error, kind string) error {
+	advice := ""
+	switch {
+	case errors.Is(err, model.ErrNoVersion):
+		advice = "'riskweir model list " + kind + "' lists those that there are"
+	case errors.Is(err, model.ErrNothingBefore):
+		advice = "name one: 'riskweir model rollback " + kind + " vN'; 'riskweir model log " + kind + "' tells what was in force"
+	case errors.Is(err, model.ErrConflict):
+		advice = "'riskweir model log " + kind + "' tells by whom; decide again"
+	case errors.Is(err, model.ErrArtifact):
+		advice = "the champion goes on; train and publish another"
+	case errors.Is(err, model.ErrUnfit):
+		advice = "the champion goes on; train under the declared contract, or declare the one it was trained under"
+	default:
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, advice)
+}
+
+func (a *app) modelImpact(ctx context.Context, f *modelFlags, r registered) error {
+	version, err := model.ParseVersion(f.kind, f.version)
+	if err != nil {
+		return err
+	}
+	if f.list && f.json {
+		return errors.New("--list and --json are not for the same time: --list is one line of JSON an outcome")
+	}
+	cfg := impact.Config{JS: r.js, Kind: f.kind, Model: model.Name(f.kind, version)}
+	if f.list {
+		lines := json.NewEncoder(a.out)
+		cfg.Each = func(o impact.Outcome) error { return lines.Encode(o) }
+	}
+	report, err := impact.Run(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if report.Outcomes == 0 {
+		if _, err := r.registry.Get(ctx, f.kind, version); errors.Is(err, model.ErrNoVersion) {
+			return advised(err, f.kind)
+		}
+	}
+	switch {
+	case f.list:
+		return nil
+	case f.json:
+		return a.printJSON(report)
+	}
+	_, err = fmt.Fprintln(a.out, report)
+	return err
+}
+
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func whoami() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "unknown"
+}
+
+func inMS(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
