@@ -83,8 +83,8 @@ func (p Policy) Validate() error {
 type Life struct {
 	Version  int       `json:"version"`
 	Stage    Stage     `json:"stage"`
-	Share    float64   `json:"share,omitempty"` // of the entities; canary only
-	Since    time.Time `json:"since"`           // in this stage and share
+	Share    float64   `json:"share,omitempty"`  // of the entities; canary only
+	Since    time.Time `json:"since"`            // in this stage and share
 	Passed   bool      `json:"passed,omitempty"` // the online gate, since then, by Evidence
 	Evidence *Evidence `json:"evidence,omitempty"`
 }
