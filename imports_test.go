@@ -17,7 +17,7 @@ import (
 const module = "github.com/riskweir/riskweir/"
 
 // below are the rooms that stages stand upon.
-var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "jetstream", "pkg/events", "pkg/lr"}
+var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "internal/rollout", "jetstream", "pkg/events", "pkg/lr"}
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
@@ -47,6 +47,7 @@ var house = []room{
 	{"internal/tail", nil, "a stream is read alike, whatever it holds"},
 	{"internal/recall", []string{"internal/memory", "internal/tail", "jetstream", "pkg/events"}, "scorers and trainers remember alike"},
 	{"internal/model", []string{"internal/feature", "jetstream", "pkg/events", "pkg/lr"}, "artifacts are trained and served alike, by stages that do not know each other"},
+	{"internal/rollout", []string{"pkg/lr"}, "who serves is decided purely: no broker, no artifact, no clock"},
 	{"internal/sim", []string{"pkg/events"}, "it publishes as any stranger would, by the public package alone"},
 	{"internal/verify", []string{"pkg/events"}, "a checker that shared code with what it checks would share its mistakes"},
 	{"internal/explain", []string{"internal/feature", "internal/memory", "internal/model", "internal/recall", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what a scorer did, and does not ask one"},

@@ -1,0 +1,428 @@
+// Package rollout decides which version of a model serves: the life of a version as a pure state machine, and the gates
+// whose evidence moves it.
+//
+//	          offline gate        online gate          online gate
+//	candidate ──────────► shadow ────────────► canary ────────────► champion ──► retired
+//	    │                   │  patience: retired  │ (by steps)          │
+//	    └────► refused ◄────┘                     └───► rolled back ◄───┘ to the champion before
+//
+// Nothing here reads a clock or a stream. Whoever drives it keeps the state, and carries out what was decided.
+package rollout
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Stage of a version's life.
+type Stage string
+
+const (
+	Candidate  Stage = "candidate"   // measured offline, or waiting for an order
+	Shadow     Stage = "shadow"      // scores every event, decides none
+	Canary     Stage = "canary"      // decides for a share of the entities
+	Champion   Stage = "champion"    //
+	Retired    Stage = "retired"     // may serve again
+	Refused    Stage = "refused"     // stopped by a gate before it decided anything
+	RolledBack Stage = "rolled back" // stopped after it did
+)
+
+// Mode says who may widen the say of a version. Narrowing it is automatic in both.
+type Mode string
+
+const (
+	Manual Mode = "manual" // orders only
+	Gated  Mode = "gated"  // gates, and orders
+)
+
+// Policy of a kind. Zero values are the defaults given, but for Patience.
+type Policy struct {
+	Mode       Mode          `json:"mode"`        // Manual
+	Steps      []float64     `json:"steps"`       // the canary's shares of entities, ascending, 0 < share <= 1; one of 0.1
+	MaxShadows int           `json:"max_shadows"` // at a time: a further one retires the oldest; 3
+	Patience   time.Duration `json:"patience"`    // without a verdict a shadow is retired, a canary rolled back, after it; 0: never
+}
+
+func (p Policy) steps() []float64 {
+	if len(p.Steps) == 0 {
+		return []float64{0.1}
+	}
+	return p.Steps
+}
+
+func (p Policy) maxShadows() int {
+	if p.MaxShadows == 0 {
+		return 3
+	}
+	return p.MaxShadows
+}
+
+// Validate returns all that is wrong with the policy, joined.
+func (p Policy) Validate() error {
+	var errs []error
+	if p.Mode != "" && p.Mode != Manual && p.Mode != Gated {
+		errs = append(errs, fmt.Errorf("mode %q: want %s or %s", p.Mode, Manual, Gated))
+	}
+	last := 0.0
+	for _, s := range p.Steps {
+		if !(s > last && s <= 1) {
+			errs = append(errs, fmt.Errorf("canary steps %v: want them ascending, above 0 and at most 1", p.Steps))
+			break
+		}
+		last = s
+	}
+	if p.MaxShadows < 0 || p.Patience < 0 {
+		errs = append(errs, fmt.Errorf("max shadows %d, patience %s: want neither below 0", p.MaxShadows, p.Patience))
+	}
+	return errors.Join(errs...)
+}
+
+// Life of one version.
+type Life struct {
+	Version  int       `json:"version"`
+	Stage    Stage     `json:"stage"`
+	Share    float64   `json:"share,omitempty"`  // of the entities; canary only
+	Since    time.Time `json:"since"`            // in this stage and share
+	Passed   bool      `json:"passed,omitempty"` // the online gate, since then, by Evidence
+	Evidence *Evidence `json:"evidence,omitempty"`
+}
+
+// State of a kind: its versions, ascending. It is a value: Step returns another and leaves the old one as it was.
+//
+//	each version once
+//	number of champions <= 1, of canaries <= 1, of shadows <= Policy.MaxShadows (orders may exceed it)
+//	no champion: no canary
+//	a canary has a share of Policy.Steps; no other version has one
+//	Previous = 0, or retired: the champion before, to which an automatic rollback goes
+type State struct {
+	Lives    []Life `json:"lives"`
+	Previous int    `json:"previous,omitempty"`
+}
+
+// In returns the versions in a stage, ascending.
+func (s *State) In(stage Stage) []int {
+	var in []int
+	for _, l := range s.Lives {
+		if l.Stage == stage {
+			in = append(in, l.Version)
+		}
+	}
+	return in
+}
+
+// Champion is 0 if there is none, as is Canary.
+func (s *State) Champion() int { return s.only(Champion) }
+func (s *State) Canary() int   { return s.only(Canary) }
+
+func (s *State) only(stage Stage) int {
+	for _, l := range s.Lives {
+		if l.Stage == stage {
+			return l.Version
+		}
+	}
+	return 0
+}
+
+// Of returns the life of a version, or nil.
+func (s *State) Of(version int) *Life {
+	for i := range s.Lives {
+		if s.Lives[i].Version == version {
+			return &s.Lives[i]
+		}
+	}
+	return nil
+}
+
+// Input is a Proposal, an Observation, an Order or a Tick.
+type Input interface{ input() }
+
+// Proposal of a new version, with what the offline gate says of it.
+type Proposal struct {
+	Version  int
+	By       string
+	Evidence Evidence
+}
+
+// Observation is what the online gate says of a version that is shadow, canary, or champion (then against the one
+// before). All of it was seen in the version's present stage and share: for each the gate begins anew. Stage and Share
+// say which, so that what comes late moves nothing.
+type Observation struct {
+	Stage    Stage
+	Share    float64
+	Evidence Evidence
+}
+
+// Order of a person.
+type Order struct {
+	Verb    Verb
+	Version int
+	By, Why string
+}
+
+// Verb of an order.
+type Verb string
+
+const (
+	OrderPromote  Verb = "promote"  // shadow, canary, candidate or retired -> champion
+	OrderRollback Verb = "rollback" // canary -> rolled back; champion -> rolled back, and the one before is champion
+	OrderShadow   Verb = "shadow"   // candidate or retired -> shadow
+	OrderCanary   Verb = "canary"   // candidate or shadow -> canary at the first step
+	OrderRetire   Verb = "retire"   // candidate or shadow -> retired
+)
+
+// Tick lets time pass.
+type Tick struct{}
+
+func (Proposal) input()    {}
+func (Observation) input() {}
+func (Order) input()       {}
+func (Tick) input()        {}
+
+// Gate is who decided where no person did.
+const Gate = "gate"
+
+// Decision moves one version. Those of one step are one change of the rollout record.
+type Decision struct {
+	At       time.Time `json:"at"`
+	Version  int       `json:"version"`
+	From     Stage     `json:"from,omitempty"` // empty: it was not known
+	To       Stage     `json:"to"`
+	Share    float64   `json:"share,omitempty"` // To canary
+	By       string    `json:"by"`              // a person, or Gate
+	Reason   string    `json:"reason"`
+	Evidence Evidence  `json:"evidence"` // on this version, or on the one that made it move
+}
+
+// ErrOrder says that an order cannot be carried out; nothing was changed.
+var ErrOrder = errors.New("order refused")
+
+// Step decides. An error is an ErrOrder, or a Proposal of a version that is known already.
+func (p Policy) Step(s State, in Input, now time.Time) (State, []Decision, error) {
+	w := work{policy: p, now: now.UTC(), state: State{Lives: slices.Clone(s.Lives), Previous: s.Previous}}
+	var err error
+	switch in := in.(type) {
+	case Proposal:
+		err = w.propose(in)
+	case Observation:
+		w.observe(in)
+	case Order:
+		err = w.order(in)
+	case Tick:
+		w.tick()
+	}
+	if err != nil {
+		return s, nil, err
+	}
+	return w.state, w.decisions, nil
+}
+
+// work is one step under way.
+type work struct {
+	policy    Policy
+	now       time.Time
+	state     State
+	decisions []Decision
+}
+
+// move needs version to be known. e is the evidence that moves it.
+func (w *work) move(version int, to Stage, share float64, by, reason string, e Evidence) {
+	l := w.state.Of(version)
+	w.decisions = append(w.decisions, Decision{At: w.now, Version: version, From: l.Stage, To: to, Share: share, By: by, Reason: reason, Evidence: e})
+	l.Stage, l.Share, l.Since, l.Passed = to, share, w.now, false
+	if e.Version == version {
+		l.Evidence = &e
+	}
+}
+
+// last is the evidence on a version that an order finds.
+func (w *work) last(version int) Evidence {
+	if l := w.state.Of(version); l != nil && l.Evidence != nil {
+		return *l.Evidence
+	}
+	return Evidence{Gate: GateOffline, Version: version, Checks: []Check{}}
+}
+
+func (w *work) propose(in Proposal) error {
+	v := in.Version
+	if v < 1 || w.state.Of(v) != nil {
+		return fmt.Errorf("propose version %d: want a number from 1 that no version has", v)
+	}
+	if in.Evidence.Version != v {
+		return fmt.Errorf("propose version %d: its evidence is of version %d", v, in.Evidence.Version)
+	}
+	e := in.Evidence
+	w.state.Lives = append(w.state.Lives, Life{Version: v, Since: w.now, Evidence: &e})
+	slices.SortFunc(w.state.Lives, func(a, b Life) int { return a.Version - b.Version })
+	w.move(v, Candidate, 0, in.By, "proposed", e)
+	champion := w.state.Champion()
+	switch verdict := e.Verdict(); {
+	case verdict == Fail:
+		w.move(v, Refused, 0, Gate, e.Sentence(), e)
+	case e.Against != champion: // measured against one that is champion no more: an order may still take it on
+	case champion == 0 && w.policy.Mode == Gated && verdict == Pass:
+		w.crown(v, Gate, "first model: "+e.Sentence(), e)
+	case champion == 0: // nothing to be a shadow beside
+	default:
+		w.shadow(v, Gate, e.Sentence(), e)
+	}
+	return nil
+}
+
+// shadow makes room first.
+func (w *work) shadow(v int, by, reason string, e Evidence) {
+	for shadows := w.state.In(Shadow); len(shadows) >= w.policy.maxShadows(); shadows = shadows[1:] {
+		w.move(shadows[0], Retired, 0, by, fmt.Sprintf("v%d takes its place as shadow", v), w.last(shadows[0]))
+	}
+	w.move(v, Shadow, 0, by, reason, e)
+}
+
+// crown makes v champion, and retires who was.
+func (w *work) crown(v int, by, reason string, e Evidence) {
+	old := w.state.Champion()
+	if old != 0 {
+		w.move(old, Retired, 0, by, fmt.Sprintf("v%d takes its place as champion", v), e)
+	}
+	w.state.Previous = old
+	w.move(v, Champion, 0, by, reason, e)
+	w.unpair(by, e)
+}
+
+// unpair keeps a canary from going on against another champion than it was paired with, and shadows from what they
+// showed against that one.
+func (w *work) unpair(by string, e Evidence) {
+	for i := range w.state.Lives {
+		w.state.Lives[i].Passed = false
+	}
+	if c := w.state.Canary(); c != 0 {
+		w.move(c, RolledBack, 0, by, "the champion that it was paired with serves no more", e)
+	}
+}
+
+// dethrone takes champion v back to the one before, of which there must be one. The one before has no other before it:
+// a rollback is not rolled back by itself.
+func (w *work) dethrone(v int, by, reason string, e Evidence) {
+	to := w.state.Previous
+	w.state.Previous = 0
+	w.move(v, RolledBack, 0, by, reason, e)
+	w.move(to, Champion, 0, by, fmt.Sprintf("v%d is rolled back", v), e)
+	w.unpair(by, e)
+}
+
+func (w *work) observe(in Observation) {
+	e := in.Evidence
+	l := w.state.Of(e.Version)
+	if l == nil || l.Stage != in.Stage || l.Share != in.Share {
+		return // of a stage that is over
+	}
+	against := w.state.Champion()
+	if l.Stage == Champion {
+		against = w.state.Previous
+	}
+	if against == 0 || e.Against != against {
+		return // paired with another
+	}
+	v, verdict := e.Version, e.Verdict()
+	kept := e
+	l.Evidence, l.Passed = &kept, verdict == Pass
+	gated := w.policy.Mode == Gated
+	switch {
+	case l.Stage == Shadow && verdict == Fail:
+		w.move(v, Refused, 0, Gate, e.Sentence(), e)
+	case l.Stage == Shadow && verdict == Pass && gated && w.state.Canary() == 0:
+		w.move(v, Canary, w.policy.steps()[0], Gate, e.Sentence(), e)
+	case l.Stage == Canary && verdict == Fail:
+		w.move(v, RolledBack, 0, Gate, e.Sentence(), e)
+	case l.Stage == Canary && verdict == Pass && gated:
+		if next := w.next(l.Share); next != 0 {
+			w.move(v, Canary, next, Gate, e.Sentence(), e)
+		} else {
+			w.crown(v, Gate, e.Sentence(), e)
+		}
+	case l.Stage == Champion && verdict == Fail:
+		w.dethrone(v, Gate, e.Sentence(), e)
+	}
+	w.tick()
+}
+
+// next is the step after a share, or 0.
+func (w *work) next(share float64) float64 {
+	for _, s := range w.policy.steps() {
+		if s > share {
+			return s
+		}
+	}
+	return 0
+}
+
+func (w *work) tick() {
+	if w.policy.Patience == 0 {
+		return
+	}
+	for _, l := range slices.Clone(w.state.Lives) {
+		if l.Passed || w.now.Sub(l.Since) < w.policy.Patience {
+			continue // one that passed waits for an order, or for the canary before it
+		}
+		why := fmt.Sprintf("no verdict in %s", w.policy.Patience)
+		switch l.Stage {
+		case Shadow:
+			w.move(l.Version, Retired, 0, Gate, why, w.last(l.Version))
+		case Canary:
+			w.move(l.Version, RolledBack, 0, Gate, why, w.last(l.Version))
+		}
+	}
+}
+
+func (w *work) order(in Order) error {
+	refuse := func(format string, a ...any) error {
+		return fmt.Errorf("%s v%d: %w: %s", in.Verb, in.Version, ErrOrder, fmt.Sprintf(format, a...))
+	}
+	if in.By == "" {
+		return refuse("it does not say who orders it")
+	}
+	l := w.state.Of(in.Version)
+	if l == nil {
+		return refuse("there is no such version")
+	}
+	v, stage, e := in.Version, l.Stage, w.last(in.Version)
+	is := func(stages ...Stage) bool { return slices.Contains(stages, stage) }
+	canary := w.state.Canary()
+	switch {
+	case in.Verb == OrderPromote && is(Candidate, Shadow, Canary, Retired):
+		if canary != 0 && canary != v {
+			return refuse("v%d is canary: promote it, or roll it back first", canary)
+		}
+		w.crown(v, in.By, in.Why, e)
+	case in.Verb == OrderRollback && is(Canary):
+		w.move(v, RolledBack, 0, in.By, in.Why, e)
+	case in.Verb == OrderRollback && is(Champion):
+		if w.state.Previous == 0 {
+			return refuse("no champion before it is known: promote the version that should serve")
+		}
+		w.dethrone(v, in.By, in.Why, e)
+	case in.Verb == OrderShadow && is(Candidate, Retired):
+		w.settle(v)
+		w.shadow(v, in.By, in.Why, e)
+	case in.Verb == OrderCanary && is(Candidate, Shadow):
+		switch {
+		case w.state.Champion() == 0:
+			return refuse("there is no champion beside which it could serve: promote it")
+		case canary != 0:
+			return refuse("v%d is canary: promote it, or roll it back first", canary)
+		}
+		w.move(v, Canary, w.policy.steps()[0], in.By, in.Why, e)
+	case in.Verb == OrderRetire && is(Candidate, Shadow):
+		w.move(v, Retired, 0, in.By, in.Why, e)
+	default:
+		return refuse("it is %s", stage)
+	}
+	return nil
+}
+
+// settle: a version that leaves retirement is not what a rollback goes back to.
+func (w *work) settle(v int) {
+	if w.state.Previous == v {
+		w.state.Previous = 0
+	}
+}
