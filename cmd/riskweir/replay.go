@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/replay"
 	"github.com/riskweir/riskweir/internal/service"
 )
@@ -21,8 +21,8 @@ const replayHelp = `Score the stored events of a kind again, by a model version.
 
 Alone it says what the version makes of the events: their number, mean, bands and decisions. With --against it compares two
 versions on the same events, and says what money is at stake. With --assert-equal it computes every stored score of the version again, from the event, the
-version and the contract revision that the score names, and compares probability, points, band, decision and reasons to the last
-bit. It writes nothing but, with --publish, what the version says of each event, into the stream RESCORES: never where decisions
+version and the contract revision that the score names, and compares all that it says of the event, from the probability to its
+time, to the last bit. It writes nothing but, with --publish, what the version says of each event, into the stream RESCORES: never where decisions
 are read. A replay that is repeated publishes no event twice and goes on where the one before it stopped.
 
 Exit status: 0 done and, with --assert-equal, at least one score was compared and all were equal; 1 with --assert-equal, one differs or
@@ -87,12 +87,12 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 				return err
 			}
 			if version != "all" {
-				if cfg.Model, err = replay.ParseVersion(cfg.Kind, version); err != nil {
+				if cfg.Model, err = model.ParseVersion(cfg.Kind, version); err != nil {
 					return err
 				}
 			}
 			if against != "" {
-				if cfg.Against, err = replay.ParseVersion(cfg.Kind, against); err != nil {
+				if cfg.Against, err = model.ParseVersion(cfg.Kind, against); err != nil {
 					return err
 				}
 			}
@@ -129,9 +129,7 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 
 func (a *app) report(r fmt.Stringer, asJSON bool) error {
 	if asJSON {
-		enc := json.NewEncoder(a.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return a.printJSON(r)
 	}
 	_, err := fmt.Fprint(a.out, r)
 	return err

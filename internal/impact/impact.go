@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -57,15 +55,7 @@ type Report struct {
 	Since    time.Time `json:"since,omitzero"` // the first message that was read was stored then: retention has taken what was before
 }
 
-// patience bounds how long SCORES may be read without getting on: an election takes 4 to 9 s.
-const patience = 30 * time.Second
-
 const askTimeout = 5 * time.Second
-
-var (
-	errRead   = errors.New("read to the end")
-	errBehind = errors.New("the node that is read from is behind the stream's leader")
-)
 
 // Run reads SCORES once, in memory that does not grow with it.
 func Run(ctx context.Context, c Config) (Report, error) {
@@ -103,51 +93,13 @@ type reading struct {
 }
 
 func (r *reading) read(ctx context.Context) error {
-	reading, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	reader := &tail.Reader{
-		JS: r.JS, Stream: r.stream, Name: "impact", Owner: "who asks for a model's impact", Last: r.report.FromSeq - 1,
-		Begin: func(time.Time) {},
-	}
-	reached, since := reader.Last, time.Now()
-	reader.Trouble = func(err error) {
-		if reader.Last != reached {
-			reached, since = reader.Last, time.Now()
+	reader := &tail.Reader{JS: r.JS, Stream: r.stream, Name: "impact", Owner: "who asks for a model's impact", Last: r.report.FromSeq - 1}
+	return reader.Through(ctx, r.report.ToSeq, tail.Patience, func(m tail.Message, at *jetstream.MsgMetadata) error {
+		if err := r.take(m, at); err != nil {
+			return fmt.Errorf("message %d: %w", at.Sequence.Stream, err)
 		}
-		if time.Since(since) > patience {
-			end(fmt.Errorf("it did not get on for %s: %w", patience, err))
-		}
-	}
-	reader.Idle = func() {
-		switch more, err := r.holds(reading, reader.Last+1); {
-		case err != nil:
-			reader.Trouble(err)
-		case more:
-			reader.Trouble(errBehind)
-		default:
-			end(errRead)
-		}
-	}
-	reader.Take = func(m tail.Message, at *jetstream.MsgMetadata) {
-		switch seq := at.Sequence.Stream; {
-		case reading.Err() != nil:
-		case seq > r.report.ToSeq:
-			end(errRead)
-		default:
-			if err := r.take(m, at); err != nil {
-				end(fmt.Errorf("message %d: %w", seq, err))
-			} else if seq == r.report.ToSeq {
-				end(errRead)
-			}
-		}
-	}
-	if err := reader.Run(reading); err != nil {
-		return err
-	}
-	if err := context.Cause(reading); !errors.Is(err, errRead) {
-		return err
-	}
-	return nil
+		return nil
+	})
 }
 
 func (r *reading) take(m tail.Message, at *jetstream.MsgMetadata) error {
@@ -178,34 +130,6 @@ func (r *reading) take(m tail.Message, at *jetstream.MsgMetadata) error {
 		return nil
 	}
 	return r.Each(Outcome{Seq: at.Sequence.Stream, Stored: at.Timestamp, Score: score})
-}
-
-// holds says whether the stream's leader has a message from first to the end of the reading.
-func (r *reading) holds(ctx context.Context, first uint64) (bool, error) {
-	if first > r.report.ToSeq {
-		return false, nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	reply, err := r.JS.Conn().RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+r.stream, fmt.Appendf(nil, `{"seq":%d,"next_by_subj":">"}`, first))
-	if err != nil {
-		return false, fmt.Errorf("ask for the next message: %w", err)
-	}
-	var answer struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Seq uint64 `json:"seq"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(reply.Data, &answer); {
-	case err != nil:
-		return false, fmt.Errorf("answer of %s: %w", r.stream, err)
-	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return false, nil
-	case answer.Error != nil:
-		return false, fmt.Errorf("ask for the next message: %w", answer.Error)
-	}
-	return answer.Message.Seq <= r.report.ToSeq, nil
 }
 
 func (r Report) String() string {

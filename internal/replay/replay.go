@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,21 +33,6 @@ func ParseBound(text string) (Bound, error) {
 		return Bound{}, fmt.Errorf("%q: want a sequence of EVENTS, from 1, or a time such as 2026-01-31T12:00:00Z", text)
 	}
 	return Bound{Time: at}, nil
-}
-
-// ParseVersion reads v3, 3 or the full name of a version of the kind.
-func ParseVersion(kind, text string) (int, error) {
-	if of, v, err := model.ParseName(text); err == nil {
-		if of != kind {
-			return 0, fmt.Errorf("model %s is not of kind %s", text, kind)
-		}
-		return v, nil
-	}
-	v, err := strconv.Atoi(strings.TrimPrefix(text, "v"))
-	if err != nil || v < 1 || v > model.MaxVersion {
-		return 0, fmt.Errorf("model %q: want a version such as v3", text)
-	}
-	return v, nil
 }
 
 // Config of Run and AssertEqual.

@@ -78,6 +78,7 @@ func TestThrough(t *testing.T) {
 	}{
 		{"all, of which the last are deleted", js, 0, 20, 0, 17, "", false},
 		{"a part, that ends with one deleted", js, 2, 7, 0, 4, "", false},
+		{"a part, that ends with one that is there", js, 2, 6, 0, 4, "", false},
 		{"what is not there yet", js, 17, 1 << 30, 0, 1, "", false},
 		{"nothing", js, 5, 5, 0, 0, "", false},
 		{"only deleted ones", js, 18, 20, 0, 0, "", false},
