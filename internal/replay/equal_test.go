@@ -254,3 +254,23 @@ func TestIsGone(t *testing.T) {
 		}
 	}
 }
+
+// What readers are told by a score's subject is compared, too.
+func TestSubjectOfAnotherBand(t *testing.T) {
+	b := newBank(t, contractText)
+	b.publish()
+	var s events.Score
+	b.events(1, 1, false, func(_ int, x *events.Score) bool { s = *x; return false })
+	other := map[bool]string{true: events.BandHigh, false: events.BandLow}[s.Band == events.BandLow]
+	token, err := events.EscapeEntity(s.Entity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.js.Publish(testkit.Context(t), events.CommitSubject("payment", other, token), s.Append(nil, events.JSON)); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("subject: its band is %s, the score says %s", other, s.Band)
+	if e := b.assert(b.config()); e.Different != 1 || !slices.Equal(e.Differences[0].What, []string{want}) {
+		t.Errorf("%s\nwant %q", e, want)
+	}
+}
