@@ -21,7 +21,7 @@ var below = []string{"internal/service", "internal/lane", "internal/lease", "int
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
-	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/replay", "internal/impact"}, below...)
+	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/replay", "internal/impact", "internal/audit"}, below...)
 
 // room is a package and what it may import of the project. Imports run one way: a row names rows above it only.
 type room struct {
@@ -45,6 +45,7 @@ var house = []room{
 	{"internal/feature", []string{"pkg/events", "pkg/lr"}, "event -> vector is pure: no broker, no model"},
 	{"internal/memory", []string{"internal/feature", "pkg/events"}, "what earlier events say is a pure function of them: no broker, no model"},
 	{"internal/tail", nil, "a stream is read alike, whatever it holds"},
+	{"internal/audit", []string{"internal/tail", "pkg/events"}, "who did what is kept alike, whatever was done"},
 	{"internal/recall", []string{"internal/memory", "internal/tail", "jetstream", "pkg/events"}, "scorers and trainers remember alike"},
 	{"internal/model", []string{"internal/feature", "jetstream", "pkg/events", "pkg/lr"}, "artifacts are trained and served alike, by stages that do not know each other"},
 	{"internal/rollout", []string{"pkg/lr"}, "who serves is decided purely: no broker, no artifact, no clock"},

@@ -185,6 +185,20 @@ func ApplyShared(ctx context.Context, js natsjs.JetStream, o Options) ([]Change,
 	return changes, Apply(ctx, js, changes)
 }
 
+// ApplyAudit makes the stream AUDIT, if it is not there: it comes before all that is to be on record in it.
+func ApplyAudit(ctx context.Context, js natsjs.JetStream, o Options) error {
+	want, err := Shared(o.Replicas)
+	if err != nil {
+		return err
+	}
+	want = slices.DeleteFunc(want, func(c natsjs.StreamConfig) bool { return c.Name != events.AuditStream })
+	changes, err := plan(ctx, js, want, o.Shorten)
+	if err != nil {
+		return err
+	}
+	return Apply(ctx, js, changes)
+}
+
 // Kind is a declared kind.
 type Kind struct {
 	Contract events.Contract

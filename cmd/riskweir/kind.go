@@ -9,6 +9,7 @@ import (
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/command"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/service"
@@ -149,21 +150,27 @@ Example: riskweir kind apply payment.yaml --context prod`)
 		if err != nil {
 			return err
 		}
-		return a.operation(ctx, *connect, func(js natsjs.JetStream) error {
-			o, err := sized(ctx, js, topology.Options{Replicas: replicas})
-			if err != nil {
-				return err
-			}
+		act := audit.Action{What: apply.FullCommand(), Kind: c.Kind, About: fmt.Sprintf("%s version %d", c.Kind, c.Version)}
+		return a.founds(ctx, *connect, act, topology.Options{Replicas: replicas}, func(js natsjs.JetStream, o topology.Options, on *audit.Entry) error {
 			if _, err := topology.ApplyShared(ctx, js, o); err != nil {
 				return err
 			}
 			o.Reads = func(ctx context.Context, kind string) (func(field string) bool, error) {
 				return servingReads(ctx, js, kind)
 			}
+			before, err := topology.ReadKind(ctx, js, c.Kind)
+			if err == nil {
+				on.Before(versionOf(before))
+			}
 			done, err := topology.ApplyKind(ctx, js, c, o)
 			if err != nil {
 				return err
 			}
+			after := versionOf(done.Kind)
+			if after.Streams = changed(done.Changes); before.Contract.Kind != "" {
+				after.Differences = events.DiffContracts(before.Contract, c)
+			}
+			on.After(after)
 			for _, change := range done.Changes {
 				fmt.Fprintln(a.out, change)
 			}
@@ -175,6 +182,18 @@ Example: riskweir kind apply payment.yaml --context prod`)
 			return nil
 		})
 	})
+}
+
+// contractVersion is a contract on record: KINDS has its text, under the revision.
+type contractVersion struct {
+	Version     int      `json:"version"`
+	Revision    uint64   `json:"revision"`
+	Differences []string `json:"differences,omitempty"`
+	Streams     []string `json:"streams,omitempty"` // what was changed of them
+}
+
+func versionOf(k topology.Kind) contractVersion {
+	return contractVersion{Version: k.Contract.Version, Revision: k.Revision}
 }
 
 // servingReads says which fields the serving model of a kind reads.

@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"os/user"
 
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/service"
 	topology "github.com/riskweir/riskweir/jetstream"
 )
@@ -34,15 +34,16 @@ Example: riskweir lane rebase payment 3 --at 18230 --reason "SCORES restored fro
 		if at < 0 {
 			return fmt.Errorf("--at %d: want a sequence, or 0 for the beginning", at)
 		}
-		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
-			who := "unknown"
-			if u, err := user.Current(); err == nil {
-				who = u.Username
+		act := audit.Action{What: rebase.FullCommand(), Kind: kind, About: fmt.Sprintf("%s lane %d", kind, lane), Reason: reason}
+		return a.changes(ctx, connect, act, func(js natsjs.JetStream, on *audit.Entry) error {
+			if before, ok, err := topology.ReadPosition(ctx, js.Conn(), kind, lane); err == nil && ok {
+				on.Before(before)
 			}
-			p, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: lane, Seq: uint64(at), By: who + "@" + service.Hostname(), Reason: reason, Force: force})
+			p, err := topology.Rebase(ctx, js, topology.RebaseRequest{Kind: kind, Lane: lane, Seq: uint64(at), By: whoami() + "@" + service.Hostname(), Reason: reason, Force: force})
 			if err != nil {
 				return err
 			}
+			on.After(p)
 			fmt.Fprintf(a.out, "%s lane %d goes on after event %d, epoch %d\n", kind, lane, p.Seq, p.Epoch)
 			return nil
 		})

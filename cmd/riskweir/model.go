@@ -12,6 +12,7 @@ import (
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/impact"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/service"
@@ -88,10 +89,14 @@ type modelFlags struct {
 func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 	f := &modelFlags{}
 	f.connect.Flags(cmd)
-	verb := func(name, help string, do func(ctx context.Context, f *modelFlags, r registered) error) *fisk.CmdClause {
+	named := func(name, help string) *fisk.CmdClause {
 		c := cmd.Command(name, help)
 		c.Arg("kind", "Kind").Required().StringVar(&f.kind)
 		c.Flag("json", "As JSON").UnNegatableBoolVar(&f.json)
+		return c
+	}
+	verb := func(name, help string, do func(ctx context.Context, f *modelFlags, r registered) error) *fisk.CmdClause {
+		c := named(name, help)
 		a.run(c, func(ctx context.Context) error {
 			f.began = time.Now()
 			return a.operation(ctx, f.connect, func(js natsjs.JetStream) error {
@@ -100,6 +105,22 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 					return err
 				}
 				return do(ctx, f, r)
+			})
+		})
+		return c
+	}
+	// changing is a verb that is on record in AUDIT.
+	changing := func(name, help string, do func(ctx context.Context, f *modelFlags, r registered, on *audit.Entry) error) *fisk.CmdClause {
+		c := named(name, help)
+		a.run(c, func(ctx context.Context) error {
+			f.began = time.Now()
+			act := audit.Action{What: c.FullCommand(), Kind: f.kind, About: about(f.kind, f.version), By: f.by, Reason: f.reason}
+			return a.changes(ctx, f.connect, act, func(js natsjs.JetStream, on *audit.Entry) error {
+				r, err := openRegistry(ctx, js, f.kind)
+				if err != nil {
+					return err
+				}
+				return do(ctx, f, r, on)
 			})
 		})
 		return c
@@ -118,10 +139,10 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 	version(verb("show", modelShowHelp, a.modelShow), "Version, such as v3; the champion by default")
 	verb("log", modelLogHelp, a.modelLog)
 
-	promote := verb("promote", modelPromoteHelp, a.modelPromote)
+	promote := changing("promote", modelPromoteHelp, a.modelPromote)
 	version(promote, "Version, such as v3").Required()
 	switching(promote)
-	rollback := verb("rollback", modelRollbackHelp, a.modelRollback)
+	rollback := changing("rollback", modelRollbackHelp, a.modelRollback)
 	version(rollback, "Version, such as v2; the champion before by default")
 	switching(rollback)
 
@@ -177,15 +198,23 @@ type behind struct {
 	Error    string `json:"error,omitempty"`
 }
 
-func (a *app) modelPromote(ctx context.Context, f *modelFlags, r registered) error {
+// about names a version as its scores do, or as it was typed.
+func about(kind, version string) string {
+	if v, err := model.ParseVersion(kind, version); err == nil {
+		return model.Name(kind, v)
+	}
+	return version
+}
+
+func (a *app) modelPromote(ctx context.Context, f *modelFlags, r registered, on *audit.Entry) error {
 	version, err := model.ParseVersion(f.kind, f.version)
 	if err != nil {
 		return err
 	}
-	return a.switchModel(ctx, f, r, func(s model.Switch) (model.Switched, error) { return r.registry.PromoteFit(ctx, s, version) })
+	return a.switchModel(ctx, f, r, on, func(s model.Switch) (model.Switched, error) { return r.registry.PromoteFit(ctx, s, version) })
 }
 
-func (a *app) modelRollback(ctx context.Context, f *modelFlags, r registered) error {
+func (a *app) modelRollback(ctx context.Context, f *modelFlags, r registered, on *audit.Entry) error {
 	version := 0
 	if f.version != "" {
 		v, err := model.ParseVersion(f.kind, f.version)
@@ -194,10 +223,10 @@ func (a *app) modelRollback(ctx context.Context, f *modelFlags, r registered) er
 		}
 		version = v
 	}
-	return a.switchModel(ctx, f, r, func(s model.Switch) (model.Switched, error) { return r.registry.Rollback(ctx, s, version) })
+	return a.switchModel(ctx, f, r, on, func(s model.Switch) (model.Switched, error) { return r.registry.Rollback(ctx, s, version) })
 }
 
-func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, do func(model.Switch) (model.Switched, error)) error {
+func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, on *audit.Entry, do func(model.Switch) (model.Switched, error)) error {
 	if f.by == "" {
 		f.by = whoami()
 	}
@@ -210,6 +239,9 @@ func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, do f
 		Kind: f.kind, Model: model.Name(f.kind, done.Now.Champion), Revision: done.Revision, Changed: done.Changed,
 		StoredMS: inMS(time.Since(f.began)), Lanes: len(lanes), Behind: []behind{},
 	}
+	on.About(s.Model)
+	on.Before(done.Before)
+	on.After(map[string]any{"rollout": done.Now, "revision": done.Revision, "changed": done.Changed})
 	if done.Before.Champion != 0 && done.Changed {
 		s.Before = model.Name(f.kind, done.Before.Champion)
 	}

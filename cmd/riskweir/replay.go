@@ -12,6 +12,7 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/replay"
 	"github.com/riskweir/riskweir/internal/service"
@@ -81,7 +82,7 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 				return fmt.Errorf("%s %w", x.name, err)
 			}
 		}
-		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
+		play := func(js natsjs.JetStream) error {
 			cfg.JS = js
 			if cfg.Kind, err = oneKind(ctx, js, cfg.Kind); err != nil {
 				return err
@@ -123,6 +124,14 @@ func (a *app) replay(cmd *fisk.CmdClause) {
 				}
 			}
 			return a.report(report, asJSON)
+		}
+		if !cfg.Publish {
+			return a.operation(ctx, connect, play)
+		}
+		act := audit.Action{What: cmd.FullCommand(), Kind: cfg.Kind, About: about(cfg.Kind, version)}
+		return a.changes(ctx, connect, act, func(js natsjs.JetStream, on *audit.Entry) error {
+			on.After("rescores beside the scores")
+			return play(js)
 		})
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/service"
 	topology "github.com/riskweir/riskweir/jetstream"
 )
@@ -45,11 +46,7 @@ func (a *app) topologyVerbs(cmd *fisk.CmdClause) {
 	apply := cmd.Command("apply", "Make or mend the streams and buckets, of all declared kinds too.\n\nIt refuses what would destroy data.\n\nExample: riskweir topology apply --context prod")
 	with(apply)
 	a.run(apply, func(ctx context.Context) error {
-		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
-			o, err := sized(ctx, js, topology.Options{Replicas: replicas, Shorten: shorten})
-			if err != nil {
-				return err
-			}
+		return a.founds(ctx, connect, audit.Action{What: apply.FullCommand()}, topology.Options{Replicas: replicas, Shorten: shorten}, func(js natsjs.JetStream, o topology.Options, on *audit.Entry) error {
 			changes, err := topology.ApplyShared(ctx, js, o)
 			if err != nil {
 				return err
@@ -65,6 +62,7 @@ func (a *app) topologyVerbs(cmd *fisk.CmdClause) {
 				}
 				changes = append(changes, done.Changes...)
 			}
+			on.After(changed(changes))
 			for _, c := range changes {
 				fmt.Fprintln(a.out, c)
 			}
@@ -118,6 +116,15 @@ func (a *app) operation(ctx context.Context, c service.Connection, f func(js nat
 	}
 	defer done()
 	return f(js)
+}
+
+// changed says what was changed of streams, for the record.
+func changed(changes []topology.Change) []string {
+	out := make([]string, len(changes))
+	for i, c := range changes {
+		out[i] = c.String()
+	}
+	return out
 }
 
 func planAll(ctx context.Context, js natsjs.JetStream, o topology.Options) ([]topology.Change, error) {

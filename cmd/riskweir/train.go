@@ -12,6 +12,7 @@ import (
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/command"
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/internal/model"
@@ -96,8 +97,9 @@ func (a *app) train(cmd *fisk.CmdClause) {
 		if !publish {
 			return nil
 		}
-		return a.operation(ctx, connect, func(js natsjs.JetStream) error {
-			return a.publishModel(ctx, js, report, promote)
+		act := audit.Action{What: cmd.FullCommand(), Kind: report.Contract.Kind}
+		return a.changes(ctx, connect, act, func(js natsjs.JetStream, on *audit.Entry) error {
+			return a.publishModel(ctx, js, on, report, promote)
 		})
 	})
 }
@@ -111,7 +113,7 @@ func writePredictions(file string, report trainer.Report) error {
 }
 
 // publishModel gives the registry a version. If we die before it is promoted, it is there and not in force.
-func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, report trainer.Report, promote bool) error {
+func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, on *audit.Entry, report trainer.Report, promote bool) error {
 	kind := report.Contract.Kind
 	declared, err := topology.ReadKind(ctx, js, kind)
 	if err != nil {
@@ -144,6 +146,9 @@ func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, report trai
 	if err != nil {
 		return err
 	}
+	on.About(model.Name(kind, version))
+	on.Before(rollout)
+	on.After(map[string]any{"published": model.Name(kind, version), "promoted": false})
 	fmt.Fprintf(a.out, "published %s\n", model.Name(kind, version))
 	if !promote {
 		return nil
@@ -151,6 +156,7 @@ func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, report trai
 	if _, _, err := registry.Promote(ctx, kind, version, by, "riskweir train --promote"); err != nil {
 		return err
 	}
+	on.After(map[string]any{"published": model.Name(kind, version), "promoted": true})
 	fmt.Fprintf(a.out, "%s is in force\n", model.Name(kind, version))
 	return nil
 }

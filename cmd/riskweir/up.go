@@ -18,6 +18,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/term"
 
+	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/service"
 	"github.com/riskweir/riskweir/internal/sim"
 	"github.com/riskweir/riskweir/internal/supervise"
@@ -206,6 +207,13 @@ func (u *upRun) applyTopology(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	o := topology.Options{Replicas: u.nodes}
+	if err := topology.ApplyAudit(ctx, u.js, o); err != nil {
+		return fmt.Errorf("streams: %w", err)
+	}
+	return audit.Do(ctx, u.js, audit.Action{What: "up"}, func(on *audit.Entry) error { return u.applyAll(ctx, o, on) })
+}
+
+func (u *upRun) applyAll(ctx context.Context, o topology.Options, on *audit.Entry) error {
 	if _, err := topology.ApplyShared(ctx, u.js, o); err != nil {
 		return fmt.Errorf("streams: %w", err)
 	}
@@ -214,6 +222,7 @@ func (u *upRun) applyTopology(ctx context.Context) error {
 		return err
 	}
 	u.kind = contract.Kind
+	on.Kind(u.kind)
 	// A kind that is there keeps its contract; another number of lanes is refused, with the reason.
 	stored, err := topology.ReadKind(ctx, u.js, contract.Kind)
 	switch {
@@ -225,9 +234,11 @@ func (u *upRun) applyTopology(ctx context.Context) error {
 	if u.lanes != 0 {
 		contract.Lanes = u.lanes
 	}
-	if _, err := topology.ApplyKind(ctx, u.js, contract, o); err != nil {
+	done, err := topology.ApplyKind(ctx, u.js, contract, o)
+	if err != nil {
 		return fmt.Errorf("kind %s: %w", contract.Kind, err)
 	}
+	on.After(map[string]any{"declared": done.Declared, "streams": changed(done.Changes)})
 	return nil
 }
 

@@ -43,6 +43,7 @@ const (
 	RescoresStream   = "RESCORES"
 	AlertsStream     = "ALERTS"
 	AdvisoriesStream = "ADVISORIES"
+	AuditStream      = "AUDIT"
 	ModelsBucket     = "MODELS"
 	KindsBucket      = "KINDS"
 	ScorersBucket    = "SCORERS"
