@@ -215,6 +215,9 @@ func (b *benchRun) print(report interface{ Write(io.Writer) error }) error {
 // Start runs a service, or what stands in its place, with the user that it needs.
 func (b *benchRun) Start(ctx context.Context, name, what string, args ...string) error {
 	role := map[string]string{"scorer": topology.RoleScorer, "bench-ceiling": topology.RoleScorer, "bench-plain": topology.RoleOperator}[what]
+	if what == "scorer" {
+		args = append([]string{"--unsigned-models"}, args...) // it measures with a model of its own
+	}
 	s := b.child(name, role, args...)
 	s.Args[1] = what
 	b.started = append(b.started, name)

@@ -256,7 +256,7 @@ const spare = "scorer-spare"
 func (c *chaosRun) startChildren(ctx context.Context) error {
 	c.remember(chaos.RoleIngest, c.child("ingest", "ingest", "--listen", "127.0.0.1:"+strconv.Itoa(c.layout.ports.http)))
 	for i := range c.scorers {
-		s := c.child("scorer-"+strconv.Itoa(i+1), "scorer")
+		s := c.child("scorer-"+strconv.Itoa(i+1), "scorer", c.layout.signed(topology.RoleScorer)...)
 		if s.Name == c.cables.Scorer {
 			s.Args[slices.Index(s.Args, "--nats")+1] = c.linked()
 		}
@@ -264,7 +264,7 @@ func (c *chaosRun) startChildren(ctx context.Context) error {
 	}
 	for _, role := range []string{chaos.RoleTrainer, chaos.RoleMonitor} {
 		for i := range 2 {
-			c.remember(role, c.child(role+"-"+strconv.Itoa(i+1), role))
+			c.remember(role, c.child(role+"-"+strconv.Itoa(i+1), role, c.layout.signed(role)...))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.specs)) {

@@ -47,7 +47,7 @@ func (c *chaosRun) Start(ctx context.Context, name string, args ...string) error
 }
 
 func (c *chaosRun) AddScorer(ctx context.Context) (string, error) {
-	c.remember(chaos.RoleScorer, c.child(spare, "scorer"))
+	c.remember(chaos.RoleScorer, c.child(spare, "scorer", c.layout.signed(topology.RoleScorer)...))
 	return spare, c.Start(ctx, spare)
 }
 

@@ -26,6 +26,8 @@ import (
 //	<dir>/riskweir.json      what the directory is, so that --fresh removes nothing else
 //	<dir>/lock               held while it runs
 //	<dir>/keys/<user>.nk     nkey seeds, 0600
+//	<dir>/keys/models.nk     the seed that signs models, 0600
+//	<dir>/keys/models.pub    public keys whose models are served
 //	<dir>/<node>.json        node configs, 0600
 //	<dir>/<node>/            JetStream data
 //	<dir>/logs/<child>.log
@@ -180,8 +182,12 @@ func writeJSON(file string, v any) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
+	return writeFile(file, string(text)+"\n")
+}
+
+func writeFile(file, text string) error {
 	tmp := file + ".tmp"
-	if err := os.WriteFile(tmp, append(text, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
 		return err
 	}
 	return os.Rename(tmp, file)
@@ -305,15 +311,10 @@ func (l *layout) servers() string {
 
 // writeContext makes 'nats --context riskweir' work. before is what the context said it was for, if that was something else.
 func (l *layout) writeContext(name string) (file, before string, err error) {
-	config := os.Getenv("XDG_CONFIG_HOME")
-	if !filepath.IsAbs(config) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", "", fmt.Errorf("nats context: %w", err)
-		}
-		config = filepath.Join(home, ".config")
+	dir, err := contextDir()
+	if err != nil {
+		return "", "", err
 	}
-	dir := filepath.Join(config, "nats", "context")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", "", fmt.Errorf("nats context: %w", err)
 	}
@@ -331,6 +332,19 @@ func (l *layout) writeContext(name string) (file, before string, err error) {
 		"nkey":         l.seedFile(operatorUser),
 		"inbox_prefix": topology.InboxPrefix(operatorUser),
 	})
+}
+
+// contextDir is where the nats CLI keeps its contexts.
+func contextDir() (string, error) {
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if !filepath.IsAbs(config) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("nats context: %w", err)
+		}
+		config = filepath.Join(home, ".config")
+	}
+	return filepath.Join(config, "nats", "context"), nil
 }
 
 const operatorUser = topology.RoleOperator

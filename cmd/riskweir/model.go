@@ -13,6 +13,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/riskweir/riskweir/internal/audit"
+	"github.com/riskweir/riskweir/internal/command"
 	"github.com/riskweir/riskweir/internal/impact"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/service"
@@ -76,8 +77,10 @@ Examples:
 // modelFlags are those of all model verbs.
 type modelFlags struct {
 	connect service.Connection
+	keys    command.Keys
 	kind    string
 	version string
+	all     bool
 	json    bool
 	list    bool
 	by      string
@@ -89,6 +92,7 @@ type modelFlags struct {
 func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 	f := &modelFlags{}
 	f.connect.Flags(cmd)
+	f.keys.SigningFlags(cmd)
 	named := func(name, help string) *fisk.CmdClause {
 		c := cmd.Command(name, help)
 		c.Arg("kind", "Kind").Required().StringVar(&f.kind)
@@ -100,7 +104,7 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 		a.run(c, func(ctx context.Context) error {
 			f.began = time.Now()
 			return a.operation(ctx, f.connect, func(js natsjs.JetStream) error {
-				r, err := openRegistry(ctx, js, f.kind)
+				r, err := openSigned(ctx, js, f)
 				if err != nil {
 					return err
 				}
@@ -116,7 +120,7 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 			f.began = time.Now()
 			act := audit.Action{What: c.FullCommand(), Kind: f.kind, About: about(f.kind, f.version), By: f.by, Reason: f.reason}
 			return a.changes(ctx, f.connect, act, func(js natsjs.JetStream, on *audit.Entry) error {
-				r, err := openRegistry(ctx, js, f.kind)
+				r, err := openSigned(ctx, js, f)
 				if err != nil {
 					return err
 				}
@@ -146,6 +150,13 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 	version(rollback, "Version, such as v2; the champion before by default")
 	switching(rollback)
 
+	sign := changing("sign", modelSignHelp, a.modelSign)
+	version(sign, "Version, such as v3")
+	sign.Flag("all", "Every version of the kind").UnNegatableBoolVar(&f.all)
+	key := cmd.Command("key", modelKeyHelp)
+	file := key.Arg("file", "File of the seed").Required().String()
+	a.run(key, func(context.Context) error { return a.modelKey(*file) })
+
 	impacts := verb("impact", modelImpactHelp, a.modelImpact)
 	version(impacts, "Version, such as v3").Required()
 	impacts.Flag("list", "Every outcome, one line of JSON each").UnNegatableBoolVar(&f.list)
@@ -156,6 +167,7 @@ type registered struct {
 	js       natsjs.JetStream
 	schema   *events.Schema
 	registry *model.Registry
+	trust    *model.Trust // nil: nothing is known of whom to trust
 }
 
 func openRegistry(ctx context.Context, js natsjs.JetStream, kind string) (registered, error) {
@@ -313,6 +325,8 @@ func advised(err error, kind string) error {
 		advice = "name one: 'riskweir model rollback " + kind + " vN'; 'riskweir model log " + kind + "' tells what was in force"
 	case errors.Is(err, model.ErrConflict):
 		advice = "'riskweir model log " + kind + "' tells by whom; decide again"
+	case errors.Is(err, model.ErrUntrusted):
+		advice = "the champion goes on; if you know where it is from, 'riskweir model sign " + kind + " vN' signs it"
 	case errors.Is(err, model.ErrArtifact):
 		advice = "the champion goes on; train and publish another"
 	case errors.Is(err, model.ErrUnfit):

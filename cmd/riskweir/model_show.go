@@ -101,11 +101,14 @@ func (a *app) modelShow(ctx context.Context, f *modelFlags, r registered) error 
 	if version == 0 {
 		return fmt.Errorf("%s has no champion yet: say which version", f.kind)
 	}
-	artifact, err := r.registry.Get(ctx, f.kind, version)
+	artifact, err := r.registry.Keyed(nil, nil).Get(ctx, f.kind, version) // also one that nobody should serve, to be looked at
 	if err != nil {
 		return advised(err, f.kind)
 	}
 	_, unfit := model.Compile(artifact, r.schema)
+	if err := artifact.Verify(r.trust); err != nil {
+		unfit = err
+	}
 	if f.json {
 		err = a.printJSON(artifact)
 	} else {
@@ -143,6 +146,11 @@ func modelPage(m *model.Artifact, state string, unfit error) string {
 	q := m.Metrics
 	line("later rows", "%d, %d of them positive: AUC %.4f ± %.4f, log-loss %.5f, Brier %.5f, calibration error %.4f", q.Rows, q.Positives, q.AUC, q.AUCSE, q.LogLoss, q.Brier, q.ECE)
 	line("checksum", "%s", m.Checksum)
+	if m.Signature != nil {
+		line("signed by", "%s", m.Signature.Key)
+	} else {
+		line("signed by", "nobody")
+	}
 	fmt.Fprintf(&b, "\n%-40s %12s %12s\n", "column", "weight", "baseline")
 	fmt.Fprintf(&b, "%-40s %12.5g\n", "(intercept)", m.Intercept)
 	for _, w := range m.Weights {

@@ -34,6 +34,7 @@ Examples:
 
 func (a *app) train(cmd *fisk.CmdClause) {
 	var connect service.Connection
+	var keys command.Keys
 	cfg := trainer.OfflineConfig{}
 	var encoding, contract, predictions string
 	var asJSON, publish, promote bool
@@ -56,6 +57,7 @@ func (a *app) train(cmd *fisk.CmdClause) {
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&asJSON)
 	cmd.Flag("publish", "Publish the model as a version of the contract's kind").UnNegatableBoolVar(&publish)
 	cmd.Flag("promote", "Put the published version in force").UnNegatableBoolVar(&promote)
+	keys.SigningFlags(cmd)
 	labelFlags(cmd, &cfg.Known)
 	command.FileFlags(cmd, &cfg.Source)
 	a.run(cmd, func(ctx context.Context) error {
@@ -64,6 +66,14 @@ func (a *app) train(cmd *fisk.CmdClause) {
 			return errors.New("--promote goes with --publish")
 		case publish && contract == "":
 			return errors.New("--publish needs --contract: the model must read what the kind's events hold")
+		}
+		var signer *model.Signer
+		if publish { // before the work, not after it
+			keysBeside(&keys, connect)
+			var err error
+			if signer, _, err = keys.Signer(); err != nil {
+				return err
+			}
 		}
 		if contract != "" {
 			c, err := readContract(contract)
@@ -99,7 +109,7 @@ func (a *app) train(cmd *fisk.CmdClause) {
 		}
 		act := audit.Action{What: cmd.FullCommand(), Kind: report.Contract.Kind}
 		return a.changes(ctx, connect, act, func(js natsjs.JetStream, on *audit.Entry) error {
-			return a.publishModel(ctx, js, on, report, promote)
+			return a.publishModel(ctx, js, on, signer, report, promote)
 		})
 	})
 }
@@ -113,7 +123,7 @@ func writePredictions(file string, report trainer.Report) error {
 }
 
 // publishModel gives the registry a version. If we die before it is promoted, it is there and not in force.
-func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, on *audit.Entry, report trainer.Report, promote bool) error {
+func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, on *audit.Entry, signer *model.Signer, report trainer.Report, promote bool) error {
 	kind := report.Contract.Kind
 	declared, err := topology.ReadKind(ctx, js, kind)
 	if err != nil {
@@ -127,7 +137,7 @@ func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, on *audit.E
 	if err != nil {
 		return fmt.Errorf("models: %w", err)
 	}
-	registry := model.NewRegistry(kv)
+	registry := model.NewRegistry(kv).Keyed(signer, nil)
 	rollout, _, err := registry.Rollout(ctx, kind)
 	if err != nil && !errors.Is(err, natsjs.ErrKeyNotFound) {
 		return err

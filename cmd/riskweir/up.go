@@ -217,6 +217,9 @@ func (u *upRun) applyAll(ctx context.Context, o topology.Options, on *audit.Entr
 	if _, err := topology.ApplyShared(ctx, u.js, o); err != nil {
 		return fmt.Errorf("streams: %w", err)
 	}
+	if err := u.sign(ctx); err != nil {
+		return fmt.Errorf("keys of models: %w", err)
+	}
 	contract, err := u.sourceContract()
 	if err != nil || contract.Kind == "" {
 		return err
@@ -286,9 +289,9 @@ func (u *upRun) child(name, role string, args ...string) supervise.Spec {
 func (u *upRun) startServices(ctx context.Context) error {
 	specs := []supervise.Spec{u.child("ingest", "ingest", "--listen", "127.0.0.1:"+strconv.Itoa(u.layout.ports.http))}
 	for i := range u.scorers {
-		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer"))
+		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer", u.layout.signed(topology.RoleScorer)...))
 	}
-	specs = append(specs, u.child("trainer", "trainer", "--retrain-every", "30s"), u.child("monitor", "monitor"))
+	specs = append(specs, u.child("trainer", "trainer", append(u.layout.signed(topology.RoleTrainer), "--retrain-every", "30s")...), u.child("monitor", "monitor"))
 	for _, s := range specs {
 		if err := u.sup.Start(ctx, s); err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/testkit"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -66,6 +68,66 @@ func TestFlags(t *testing.T) {
 		if run == nil || (err == nil) != (x.want == "") || err != nil && !strings.Contains(err.Error(), x.want) {
 			t.Errorf("%s %s: error %v, want %q", x.name, x.args, err, x.want)
 		}
+	}
+}
+
+// A scorer is not started without a word on whose models it serves, nor a trainer without one on who signs.
+func TestKeys(t *testing.T) {
+	dir := t.TempDir()
+	signer, err := model.CreateSigner(filepath.Join(dir, "models.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, public := filepath.Join(dir, "models.nk"), signer.Public()
+	t.Setenv("RISKWEIR_TRUST_KEY", "")
+	for _, x := range []struct {
+		name   string
+		define func(Flags) Runner
+		args   []string
+		want   string
+	}{
+		{"scorer", Scorer, nil, "--trust-key"},
+		{"scorer", Scorer, []string{"--trust-key", file}, "want the public key"},
+		{"scorer", Scorer, []string{"--trust-key", public, "--unsigned-models"}, "not for the same time"},
+		{"trainer", Trainer, nil, "--signing-key"},
+		{"trainer", Trainer, []string{"--trust-key", public}, "--signing-key"},
+		{"trainer", Trainer, []string{"--signing-key", filepath.Join(dir, "none.nk")}, "no such file"},
+		{"trainer", Trainer, []string{"--signing-key", file, "--unsigned-models"}, "not for the same time"},
+	} {
+		run, err := defined(x.define, x.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := run(t.Context()); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s %v: %v, want %q", x.name, x.args, err, x.want)
+		}
+	}
+
+	flags := func(args ...string) *Keys {
+		var k Keys
+		app := fisk.New("x", "")
+		k.SigningFlags(app)
+		if _, err := app.Parse(args); err != nil {
+			t.Fatal(err)
+		}
+		return &k
+	}
+	s, trust, err := flags("--signing-key", file).Signer()
+	if err != nil || s.Public() != public || len(trust.Keys()) != 1 {
+		t.Errorf("a signer trusts itself: %v, %v, %v", s, trust.Keys(), err)
+	}
+	if s, trust, err := flags("--unsigned-models").Signer(); s != nil || trust != nil || err != nil {
+		t.Errorf("unsigned: %v, %v, %v", s, trust, err)
+	}
+	t.Setenv("RISKWEIR_TRUST_KEY", public)
+	if trust, err := flags().Trust(); err != nil || len(trust.Keys()) != 1 {
+		t.Errorf("by the environment: %v, %v", trust.Keys(), err)
+	}
+	t.Setenv("RISKWEIR_TRUST_KEY", "")
+	k := flags("--unsigned-models")
+	k.Default(file, public)
+	if trust, err := k.IfAny(); trust != nil || err != nil {
+		t.Errorf("what lies beside, though none is looked at: %v, %v", trust, err)
 	}
 }
 
@@ -185,7 +247,7 @@ func TestServiceWithoutCluster(t *testing.T) {
 	c := testkit.Start(t, 1)
 	c.StopNode(t, 0)
 	admin := free(t)
-	run, err := defined(Scorer, "--nats", c.URL(), "--admin", admin, "--name", "s1", "--log-level", "error")
+	run, err := defined(Scorer, "--nats", c.URL(), "--admin", admin, "--name", "s1", "--log-level", "error", "--unsigned-models")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,12 +292,13 @@ func TestServices(t *testing.T) {
 	if _, err := topology.ApplyKind(t.Context(), js, contract, topology.Options{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
+	unsigned := []string{"--unsigned-models"}
 	for _, x := range []struct {
 		name   string
 		define func(Flags) Runner
 		args   []string
 	}{
-		{"scorer", Scorer, nil}, {"ingest", Ingest, []string{"--listen", "127.0.0.1:0"}}, {"trainer", Trainer, nil}, {"monitor", Monitor, nil},
+		{"scorer", Scorer, unsigned}, {"ingest", Ingest, []string{"--listen", "127.0.0.1:0"}}, {"trainer", Trainer, unsigned}, {"monitor", Monitor, nil},
 	} {
 		t.Run(x.name, func(t *testing.T) {
 			admin := free(t)

@@ -16,7 +16,13 @@ func Trainer(f Flags) Runner {
 	f.Flag("retrain-every", "Or so long after the last one, if there is any new label").Default("10m").DurationVar(&cfg.RetrainEvery)
 	f.Flag("max-rows", "Labelled events held and trained on, the newest of them").Default("100000").IntVar(&cfg.MaxRows)
 	f.Flag("max-pending", "Events held that have no label yet, the newest of them").Default("200000").IntVar(&cfg.MaxPending)
+	var keys Keys
+	keys.SigningFlags(f)
 	return func(ctx context.Context) error {
+		var err error
+		if cfg.Signer, cfg.Trust, err = keys.Signer(); err != nil {
+			return err
+		}
 		return p.run(ctx, func(e env) (worker, error) {
 			cfg.Conn, cfg.Logger, cfg.Registerer, cfg.Service = e.conn, e.log, e.metrics, e.micro
 			cfg.Instance, cfg.Name, cfg.Host = e.instance, e.name, service.Hostname()

@@ -106,7 +106,8 @@ type ContractRef struct {
 // Artifact is one version of a model. It is not changed after Encode or Decode; whoever holds one only reads it.
 //
 //	len(Weights) = number of the spec's columns
-//	Checksum = SHA-256 of Canonical, the compact JSON without the checksum
+//	Checksum = SHA-256 of Canonical, the compact JSON without the checksum and the signature
+//	Signature, if there is one, is of Canonical too
 type Artifact struct {
 	Format      int          `json:"format"`
 	Kind        string       `json:"kind"`
@@ -125,6 +126,7 @@ type Artifact struct {
 	Intercept   float64      `json:"intercept"`
 	Weights     []Weight     `json:"weights"`
 	Checksum    string       `json:"checksum,omitempty"`
+	Signature   *Signature   `json:"signature,omitempty"`
 }
 
 // Name is how scores name a version: payment.v000003. It is also its key in MODELS.
@@ -251,11 +253,11 @@ func finite(vs ...float64) bool {
 	return true
 }
 
-// Canonical is the form that the checksum is taken over: compact JSON, members in the order of the struct,
-// without the checksum, the shortest numbers that read back to the same bits.
+// Canonical is the form that the checksum is taken over, and that is signed: compact JSON, members in the order of the struct,
+// without checksum and signature, the shortest numbers that read back to the same bits.
 func (a *Artifact) Canonical() ([]byte, error) {
 	c := *a
-	c.Checksum = ""
+	c.Checksum, c.Signature = "", nil
 	return marshal(&c)
 }
 
@@ -385,7 +387,7 @@ func decode(body []byte) (*Artifact, error) {
 		return nil, err
 	}
 	if a.Checksum != sum {
-		return nil, fmt.Errorf("checksum %q: the content's is %q: it was altered or cut", a.Checksum, sum)
+		return nil, fmt.Errorf("%w: checksum %q, and the content's is %q: it was altered or cut", ErrUntrusted, a.Checksum, sum)
 	}
 	return &a, nil
 }

@@ -103,10 +103,18 @@ func DecodeRollout(body []byte) (Rollout, error) {
 // Every write is a compare-and-swap that is asked for until its outcome is known: an answer that got lost is told from a
 // write that did not happen by writing again and reading what stands in the way.
 type Registry struct {
-	kv jetstream.KeyValue
+	kv     jetstream.KeyValue
+	signer *Signer // nil: Publish signs nothing
+	trust  *Trust  // nil: Get looks at no signature
 }
 
+// NewRegistry signs nothing, and looks at no signature.
 func NewRegistry(kv jetstream.KeyValue) *Registry { return &Registry{kv: kv} }
+
+// Keyed is the registry with keys: Publish signs with signer, and Get refuses what trust does not verify. Either may be nil.
+func (r *Registry) Keyed(signer *Signer, trust *Trust) *Registry {
+	return &Registry{kv: r.kv, signer: signer, trust: trust}
+}
 
 const (
 	attemptTimeout = 3 * time.Second        // of one request
@@ -128,6 +136,11 @@ func (r *Registry) Publish(ctx context.Context, a *Artifact) (version int, err e
 		c.Version = entries[n-1].Version + 1
 	}
 	for ; c.Version <= MaxVersion; c.Version++ {
+		if c.Signature = nil; r.signer != nil {
+			if err := c.Sign(r.signer); err != nil {
+				return 0, fmt.Errorf("publish: %w", err)
+			}
+		}
 		body, err := c.Encode()
 		if err != nil {
 			return 0, fmt.Errorf("publish: %w", err)
@@ -201,25 +214,79 @@ func (r *Registry) get(ctx context.Context, key string) (jetstream.KeyValueEntry
 	return r.kv.Get(ctx, key)
 }
 
-// Get returns a version, or ErrNoVersion, or ErrArtifact if what is stored there may not serve. A replica behind may
-// answer ErrNoVersion for a version just published.
+// Get returns a version, or ErrNoVersion, or ErrArtifact if what is stored there may not serve; one that is not what a trusted
+// key signed is an ErrUntrusted too. A replica behind may answer ErrNoVersion for a version just published.
 func (r *Registry) Get(ctx context.Context, kind string, version int) (*Artifact, error) {
+	a, _, err := r.stored(ctx, kind, version)
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// stored is Get, with the revision.
+func (r *Registry) stored(ctx context.Context, kind string, version int) (*Artifact, uint64, error) {
 	name := Name(kind, version)
 	entry, err := r.get(ctx, name)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, fmt.Errorf("%s: %w", name, ErrNoVersion)
+		return nil, 0, fmt.Errorf("%s: %w", name, ErrNoVersion)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s from %s: %w", name, r.kv.Bucket(), err)
+		return nil, 0, fmt.Errorf("read %s from %s: %w", name, r.kv.Bucket(), err)
 	}
 	a, err := Decode(entry.Value())
 	if err != nil {
-		return nil, fmt.Errorf("%s at revision %d: %w", name, entry.Revision(), err)
+		return nil, 0, fmt.Errorf("%s at revision %d: %w", name, entry.Revision(), err)
 	}
 	if a.Kind != kind || a.Version != version {
-		return nil, fmt.Errorf("%s at revision %d: %w: it says that it is %s", name, entry.Revision(), ErrArtifact, a.Name())
+		return nil, 0, fmt.Errorf("%s at revision %d: %w: it says that it is %s", name, entry.Revision(), ErrArtifact, a.Name())
 	}
-	return a, nil
+	if err := a.Verify(r.trust); err != nil {
+		return nil, 0, fmt.Errorf("%s at revision %d: %w: %w", name, entry.Revision(), ErrArtifact, err)
+	}
+	return a, entry.Revision(), nil
+}
+
+// Resign puts the signer's signature in the place of the one that a version has, and changes nothing else of it. It is false if the signature
+// is the signer's already. Whoever signs what has no signature vouches for it. What is signed by a key that is not trusted is
+// refused: it came from elsewhere.
+func (r *Registry) Resign(ctx context.Context, kind string, version int) (bool, error) {
+	if r.signer == nil {
+		return false, errors.New("sign: no signing key is given")
+	}
+	trust, err := r.trust.With(r.signer)
+	if err != nil {
+		return false, err
+	}
+	a, revision, err := NewRegistry(r.kv).stored(ctx, kind, version)
+	if err != nil {
+		return false, fmt.Errorf("sign: %w", err)
+	}
+	if a.Signature != nil {
+		if err := a.Verify(trust); err != nil {
+			return false, fmt.Errorf("sign %s: %w: if you know where it is from, export it, look at it, and import it as a version of its own", a.Name(), err)
+		}
+		if a.Signature.Key == r.signer.Public() {
+			return false, nil
+		}
+	}
+	if err := a.Sign(r.signer); err != nil {
+		return false, err
+	}
+	body, err := a.Encode()
+	if err != nil {
+		return false, fmt.Errorf("sign: %w", err)
+	}
+	_, err = r.swap(ctx, a.Name(), body, func(ctx context.Context) (uint64, error) {
+		return r.kv.Update(ctx, a.Name(), body, revision)
+	}, revision)
+	if errors.Is(err, errSwapLost) {
+		return false, fmt.Errorf("sign %s: somebody else wrote it meanwhile: look again", a.Name())
+	}
+	if err != nil {
+		return false, fmt.Errorf("sign: %w", err)
+	}
+	return true, nil
 }
 
 // Entry of a list of versions.

@@ -33,6 +33,7 @@ type Live struct {
 type Event struct {
 	Kind     string // empty: of the registry as a whole
 	Revision uint64
+	Version  int // that Err is about; 0: of none
 	Live     *Live
 	Err      error
 }
@@ -40,6 +41,8 @@ type Event struct {
 // WatcherConfig of a Watcher.
 type WatcherConfig struct {
 	KV jetstream.KeyValue // bucket MODELS
+	// Trust: a version that none of its keys signed is refused. nil: no signature is looked at.
+	Trust *Trust
 	// Report is called from Run, one call at a time, and must not block. nil: nobody listens.
 	Report func(Event)
 	// Poll is how often the registry is read directly, beside the watch; 0: 5 s. A lost watch is mended no later.
@@ -91,7 +94,7 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	if cfg.Report == nil {
 		cfg.Report = func(Event) {}
 	}
-	w := &Watcher{cfg: cfg, registry: NewRegistry(cfg.KV), epoch: time.Now(), kick: make(chan struct{}, 1)}
+	w := &Watcher{cfg: cfg, registry: NewRegistry(cfg.KV).Keyed(nil, cfg.Trust), epoch: time.Now(), kick: make(chan struct{}, 1)}
 	w.kinds.Store(&map[string]*watched{})
 	return w
 }
@@ -341,18 +344,19 @@ func (w *Watcher) leaderAnswers(ctx context.Context) error {
 // artifact cannot be read, or is not there yet) it leaves for another time, and returns false.
 func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jetstream.KeyValueOp, body []byte) bool {
 	k.mu.Lock()
-	known := revision <= k.settled
+	// What was not trusted is looked at again with every poll: it may have been signed meanwhile.
+	known := revision < k.settled || revision == k.settled && !errors.Is(k.refusal, ErrUntrusted)
 	k.mu.Unlock()
 	if known {
 		return true
 	}
 	if op != jetstream.KeyValuePut {
-		w.refuse(k, revision, fmt.Errorf("%s was deleted", RolloutKey(k.kind)))
+		w.refuse(k, revision, 0, fmt.Errorf("%s was deleted", RolloutKey(k.kind)))
 		return true
 	}
 	record, err := DecodeRollout(body)
 	if err != nil {
-		w.refuse(k, revision, err)
+		w.refuse(k, revision, 0, err)
 		return true
 	}
 	a, err := w.load(ctx, k, record.Champion)
@@ -365,7 +369,7 @@ func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jets
 		live, err = k.take(a, revision)
 	}
 	if err != nil {
-		w.refuse(k, revision, err)
+		w.refuse(k, revision, record.Champion, err)
 		return true
 	}
 	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Live: live})
@@ -397,13 +401,18 @@ func (k *watched) take(a *Artifact, revision uint64) (*Live, error) {
 	return next, nil
 }
 
-func (w *Watcher) refuse(k *watched, revision uint64, err error) {
-	w.refused.Add(1)
+func (w *Watcher) refuse(k *watched, revision uint64, version int, err error) {
 	k.mu.Lock()
+	if again := k.settled == revision && k.refusal != nil; again {
+		k.refusal = err
+		k.mu.Unlock()
+		return
+	}
+	w.refused.Add(1)
 	k.settled, k.refusal = revision, err
 	k.install(k.live.Load()) // wakes who waits for this revision
 	k.mu.Unlock()
-	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Err: fmt.Errorf("%s at revision %d: %w: %w", RolloutKey(k.kind), revision, ErrRefused, err)})
+	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Version: version, Err: fmt.Errorf("%s at revision %d: %w: %w", RolloutKey(k.kind), revision, ErrRefused, err)})
 }
 
 func (w *Watcher) postpone(ctx context.Context, k *watched, revision uint64, err error) {

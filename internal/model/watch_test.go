@@ -24,8 +24,13 @@ type watching struct {
 
 func watch(t *testing.T, kv jetstream.KeyValue, poll time.Duration) *watching {
 	t.Helper()
+	return watchTrusting(t, kv, poll, nil)
+}
+
+func watchTrusting(t *testing.T, kv jetstream.KeyValue, poll time.Duration, trust *Trust) *watching {
+	t.Helper()
 	w := &watching{}
-	w.Watcher = NewWatcher(WatcherConfig{KV: kv, Poll: poll, Report: func(e Event) {
+	w.Watcher = NewWatcher(WatcherConfig{KV: kv, Trust: trust, Poll: poll, Report: func(e Event) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.events = append(w.events, e)
@@ -82,6 +87,16 @@ func (w *watching) await(t *testing.T, version int, revision uint64) *Live {
 func promote(t *testing.T, kv jetstream.KeyValue, version int) uint64 {
 	t.Helper()
 	_, rev, err := NewRegistry(kv).Promote(testkit.Context(t), "payment", version, "test", "because")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rev
+}
+
+// promoted is the revision of the record.
+func promoted(t *testing.T, kv jetstream.KeyValue) uint64 {
+	t.Helper()
+	_, rev, err := NewRegistry(kv).Rollout(testkit.Context(t), "payment")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ const (
 	aliveFor      = 3500 * time.Millisecond // without a heartbeat; they come once a second
 	forgetAfter   = 10 * time.Minute        // of silence
 	latencyWindow = 10 * time.Second
+	maxRefused    = 64   // likewise
 	maxServices   = 4096 // heartbeats are open to every service: a flood of instances must not fill memory
 )
 
@@ -126,6 +128,36 @@ func (b *beats) models(kind string, now time.Time) []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(seen))
+}
+
+// refused by the scorers that are alive: one of each kind and model.
+func (b *beats) refused(now time.Time) []RefusedSample {
+	var out []RefusedSample
+	for _, p := range b.last {
+		if now.Sub(p.heard) >= aliveFor || p.beat.Service != scorerService {
+			continue
+		}
+		for kind, r := range p.beat.Refused {
+			i := slices.IndexFunc(out, func(x RefusedSample) bool { return x.Kind == kind && x.Model == r.Model })
+			if i < 0 {
+				if i = len(out); i == maxRefused {
+					continue
+				}
+				out = append(out, RefusedSample{Kind: kind, RefusedModel: r})
+			}
+			out[i].Revision = max(out[i].Revision, r.Revision)
+			out[i].Untrusted = out[i].Untrusted || r.Untrusted
+			out[i].Why = max(out[i].Why, r.Why)
+			out[i].By = append(out[i].By, cmp.Or(p.beat.Name, p.beat.Instance))
+		}
+	}
+	for _, x := range out {
+		slices.Sort(x.By)
+	}
+	slices.SortFunc(out, func(a, b RefusedSample) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Model, b.Model))
+	})
+	return out
 }
 
 func (b *beats) latency(now time.Time) Latency {

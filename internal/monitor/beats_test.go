@@ -72,6 +72,32 @@ func TestFloodOfInstancesIsBounded(t *testing.T) {
 	}
 }
 
+func TestWhatScorersRefuse(t *testing.T) {
+	b, now := newBeats(), epochOfStage
+	say := func(service, instance, kind, model string, revision uint64, untrusted bool) {
+		h := beat(service, instance)
+		h.Refused = map[string]events.RefusedModel{kind: {Model: model, Revision: revision, Untrusted: untrusted, Why: "w"}}
+		b.heard(h, now)
+	}
+	say("scorer", "b", "payment", "payment.v000002", 8, true)
+	say("scorer", "a", "payment", "payment.v000002", 9, false)
+	say("scorer", "c", "claim", "claim.v000001", 3, false)
+	say("trainer", "d", "loan", "loan.v000001", 3, true) // no scorer
+	got := b.refused(now)
+	if len(got) != 2 || got[0].Kind != "claim" || got[1].Model != "payment.v000002" || got[1].Revision != 9 || !got[1].Untrusted || !slices.Equal(got[1].By, []string{"a-name", "b-name"}) {
+		t.Errorf("%+v", got)
+	}
+	if got := b.refused(now.Add(time.Minute)); len(got) != 0 {
+		t.Errorf("of scorers that are silent: %+v", got)
+	}
+	for i := range 2 * maxRefused {
+		say("scorer", fmt.Sprint("x", i), fmt.Sprint("k", i), "m", 1, true)
+	}
+	if got := b.refused(now); len(got) != maxRefused {
+		t.Errorf("%d of a flood", len(got))
+	}
+}
+
 func TestDecodeBeat(t *testing.T) {
 	if h, err := decodeBeat([]byte(`{"service":"scorer","instance":"x","counters":{"outcomes":7}}`)); err != nil || h.Counters["outcomes"] != 7 {
 		t.Errorf("%+v, %v", h, err)

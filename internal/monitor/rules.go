@@ -24,16 +24,19 @@ const (
 	causeRecreated  = "RECREATED"   // it counts in another EVENTS than there is
 	causeRewind     = "REWIND"      // EVENTS ends before it
 	causeConflict   = "CONFLICT"    // an event has the id of an earlier one, and other content
+	causeUntrusted  = "UNTRUSTED"   // what a rollout record puts in force is not what a trusted key signed
+	causeUnfit      = "UNFIT"       // scorers cannot serve it for another reason
 )
 
 // What an alert is about.
 const (
-	whatNoScorer    = "no_scorer"
-	whatKindUnseen  = "kind_unseen"
-	whatLaneStalled = "lane_stalled"
-	whatLaneLate    = "lane_late"
-	whatLaneHalted  = "lane_halted"
-	whatIDConflict  = "id_conflict"
+	whatNoScorer     = "no_scorer"
+	whatKindUnseen   = "kind_unseen"
+	whatLaneStalled  = "lane_stalled"
+	whatLaneLate     = "lane_late"
+	whatLaneHalted   = "lane_halted"
+	whatIDConflict   = "id_conflict"
+	whatModelRefused = "model_refused"
 )
 
 var actions = map[string]string{
@@ -45,6 +48,8 @@ var actions = map[string]string{
 	causeNoPosition: "find out who deleted it, then `riskweir lane rebase`",
 	causeRecreated:  "if EVENTS was made anew on purpose, `riskweir lane rebase`",
 	causeRewind:     "if EVENTS was restored from a backup, `riskweir lane rebase`",
+	causeUntrusted:  "the model before goes on; find out who wrote it and who put it in force; put another in force, or, if you know where it is from, `riskweir model sign`",
+	causeUnfit:      "the model before goes on; put another in force: `riskweir model rollback`",
 	causeConflict:   "find out who sends two events under one id; the later one is not scored",
 }
 
@@ -68,10 +73,18 @@ func DefaultLimits() Limits {
 
 // Sample is one look at everything.
 type Sample struct {
-	At      time.Time    // by the monitor's own clock
-	Kinds   []KindSample // in the order of their names
-	Members []string     // scorers that compete for lanes, by instance
-	Beating []string     // scorers whose heart beats, by instance
+	At      time.Time       // by the monitor's own clock
+	Kinds   []KindSample    // in the order of their names
+	Members []string        // scorers that compete for lanes, by instance
+	Beating []string        // scorers whose heart beats, by instance
+	Refused []RefusedSample // by kind and model
+}
+
+// RefusedSample is what scorers passed over.
+type RefusedSample struct {
+	Kind string
+	By   []string // scorers, by name
+	events.RefusedModel
 }
 
 // KindSample of one kind.
@@ -110,6 +123,7 @@ type rules struct {
 	scorers   time.Time            // when there was one last
 	began     time.Time
 	noScorer  bool // in the latest sample
+	deaf      bool // no scorer's heart beats in it
 }
 
 type kindState struct {
@@ -142,6 +156,7 @@ type incident struct {
 // finding is that something is bad in one sample.
 type finding struct {
 	what, kind, severity, cause string
+	model                       string // each is an incident of its own; empty: it is about none
 	lanes                       []int
 	evidence                    map[string]string
 }
@@ -155,6 +170,7 @@ func (r *rules) step(s Sample) []events.Alert {
 	if r.began.IsZero() {
 		r.began, r.scorers = s.At, s.At
 	}
+	r.deaf = len(s.Beating) == 0
 	if len(s.Members)+len(s.Beating) > 0 {
 		r.scorers = s.At
 	}
@@ -258,6 +274,17 @@ func (r *rules) findings(s Sample) []finding {
 				"event": strconv.FormatUint(c.Seq, 10), "first": strconv.FormatUint(c.First, 10), "age": round(c.Age)}})
 		}
 	}
+	for _, x := range s.Refused {
+		if r.kinds[x.Kind] == nil {
+			continue
+		}
+		f := finding{what: whatModelRefused, kind: x.Kind, model: x.Model, severity: events.Ticket, cause: causeUnfit, evidence: map[string]string{
+			"revision": strconv.FormatUint(x.Revision, 10), "scorers": strings.Join(x.By, ","), "why": x.Why}}
+		if x.Untrusted {
+			f.cause, f.severity = causeUntrusted, events.Page
+		}
+		out = append(out, f)
+	}
 	return out
 }
 
@@ -320,7 +347,7 @@ func (r *rules) judge(found []finding, now time.Time) []events.Alert {
 	var alerts []events.Alert
 	bad := map[string]bool{}
 	for _, f := range found {
-		key := f.what + " " + f.kind
+		key := f.key()
 		bad[key] = true
 		in := r.incidents[key]
 		if in == nil {
@@ -338,7 +365,7 @@ func (r *rules) judge(found []finding, now time.Time) []events.Alert {
 			alert.Incident, alert.At = in.alert.Incident, in.alert.At
 			in.alert = alert // fresh evidence for Status
 		case r.opens(in.window):
-			alert.Incident = fmt.Sprintf("%s-%s", strings.TrimSuffix(f.what+"-"+f.kind, "-"), strconv.FormatInt(now.UnixMilli(), 36))
+			alert.Incident = fmt.Sprintf("%s-%s", strings.TrimSuffix(f.what+"-"+cmp.Or(f.model, f.kind), "-"), strconv.FormatInt(now.UnixMilli(), 36))
 			in.open, in.alert = true, alert
 			alerts = append(alerts, alert)
 		}
@@ -379,6 +406,8 @@ func (r *rules) blind(in *incident, now time.Time) bool {
 		if r.noScorer {
 			return true
 		}
+	case whatModelRefused:
+		return r.deaf
 	case whatLaneHalted, whatIDConflict:
 	default:
 		return false
@@ -387,7 +416,22 @@ func (r *rules) blind(in *incident, now time.Time) bool {
 	return k != nil && k.seen.Before(now)
 }
 
+// key of the incident that a finding belongs to.
+func (f finding) key() string { return incidentKey(f.what, f.kind, f.model) }
+
+// keyOf is the key of the incident that an alert tells of.
+func keyOf(a events.Alert) string { return incidentKey(a.What, a.Kind, a.Evidence[evidenceModel]) }
+
+func incidentKey(what, kind, model string) string {
+	return strings.TrimRight(what+" "+kind+" "+model, " ")
+}
+
+const evidenceModel = "model"
+
 func (f finding) alert(now time.Time) events.Alert {
+	if f.model != "" {
+		f.evidence[evidenceModel] = f.model
+	}
 	a := events.Alert{State: events.Firing, Severity: f.severity, What: f.what, Kind: f.kind, Cause: f.cause, Evidence: f.evidence, Action: actions[f.cause], At: now}
 	if len(f.lanes) == 1 {
 		a.Lane = &f.lanes[0]
@@ -419,7 +463,7 @@ func (r *rules) firing() []events.Alert {
 func (r *rules) adopt(told []events.Alert) []events.Alert {
 	known := map[string]bool{}
 	for _, a := range told {
-		key := a.What + " " + a.Kind
+		key := keyOf(a)
 		known[key] = true
 		in := r.incidents[key]
 		if in == nil {
@@ -434,7 +478,7 @@ func (r *rules) adopt(told []events.Alert) []events.Alert {
 	}
 	var untold []events.Alert
 	for _, a := range r.firing() {
-		if !known[a.What+" "+a.Kind] {
+		if !known[keyOf(a)] {
 			untold = append(untold, a)
 		}
 	}

@@ -33,6 +33,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 //	recreate KIND                   EVENTS is made anew
 //	unseen KIND ERROR | seen KIND   its streams answer, or not
 //	conflict KIND                   an event has the id of an earlier one, and other content
+//	refuse KIND MODEL REVISION untrusted|unfit    scorers pass a model over
+//	take KIND                       they do so no more
 //	adopt WHAT/KIND/INCIDENT ...    this monitor takes over from one that had told of these
 //	run N                           N seconds pass
 func TestScenarios(t *testing.T) {
@@ -66,6 +68,7 @@ type stage struct {
 	now     time.Time
 	kinds   map[string]*stageKind
 	members []string
+	refused []RefusedSample
 	mute    map[string]bool
 	states  map[string]string
 	out     *bytes.Buffer
@@ -150,6 +153,15 @@ func (s *stage) command(f []string) error {
 			return err
 		}
 		k.conflict = s.now
+	case "refuse":
+		revision, err := strconv.ParseUint(f[3], 10, 64)
+		if err != nil {
+			return err
+		}
+		s.refused = append(s.refused, RefusedSample{Kind: f[1], By: s.members, RefusedModel: events.RefusedModel{
+			Model: f[2], Revision: revision, Untrusted: f[4] == "untrusted", Why: "because"}})
+	case "take":
+		s.refused = slices.DeleteFunc(s.refused, func(x RefusedSample) bool { return x.Kind == f[1] })
 	case "lane":
 		k, err := kind()
 		if err != nil {
@@ -248,6 +260,9 @@ func (s *stage) second() {
 		if !s.mute[m] {
 			sample.Beating = append(sample.Beating, m)
 		}
+	}
+	if len(sample.Beating) > 0 {
+		sample.Refused = s.refused
 	}
 	names := make([]string, 0, len(s.kinds))
 	for name := range s.kinds {

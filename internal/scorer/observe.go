@@ -1,7 +1,9 @@
 package scorer
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,6 +22,7 @@ type metrics struct {
 	panics    *prometheus.CounterVec
 	repeats   *prometheus.CounterVec
 	runsEnded *prometheus.CounterVec
+	refused   *prometheus.CounterVec
 	owned     prometheus.Gauge
 	latency   prometheus.Histogram
 }
@@ -32,13 +35,14 @@ func newMetrics(r prometheus.Registerer) metrics {
 		panics:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_panics_total", Help: "Events that ended as invalid because scoring them panicked."}, []string{"kind"}),
 		repeats:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_repeats_total", Help: "Events with the id of an earlier one, with its content (repeat) or another (conflict)."}, []string{"kind", "band"}),
 		runsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_restarts_total", Help: "Times a lane began again from its stored position."}, []string{"kind"}),
+		refused:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_models_refused_total", Help: "Rollout revisions not taken: untrusted (what they name is not what a trusted key signed) or unfit (all else)."}, []string{"kind", "why"}),
 		owned:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "riskweir_scorer_lanes", Help: "Lanes that this scorer runs."}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "riskweir_scorer_latency_seconds", Help: "From event stored to outcome committed, by this machine's clock.",
 			Buckets: []float64{.001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}),
 	}
-	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.repeats, m.runsEnded, m.owned, m.latency)
+	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.repeats, m.runsEnded, m.refused, m.owned, m.latency)
 	return m
 }
 
@@ -106,11 +110,28 @@ func (s *Scorer) repeated(r *events.Repeat) {
 }
 
 func (s *Scorer) modelEvent(e model.Event) {
-	if e.Err != nil {
-		s.cfg.Log.Error("model not taken", zap.String("kind", e.Kind), zap.Uint64("revision", e.Revision), zap.Error(e.Err))
+	if e.Err == nil {
+		s.mu.Lock()
+		delete(s.refused, e.Kind)
+		s.mu.Unlock()
+		s.cfg.Log.Info("model in force", zap.String("kind", e.Kind), zap.String("model", e.Live.Name), zap.Uint64("revision", e.Revision))
 		return
 	}
-	s.cfg.Log.Info("model in force", zap.String("kind", e.Kind), zap.String("model", e.Live.Name), zap.Uint64("revision", e.Revision))
+	if errors.Is(e.Err, model.ErrRefused) {
+		r := events.RefusedModel{Revision: e.Revision, Untrusted: errors.Is(e.Err, model.ErrUntrusted), Why: e.Err.Error()}
+		if e.Version != 0 {
+			r.Model = model.Name(e.Kind, e.Version)
+		}
+		why := "unfit"
+		if r.Untrusted {
+			why = "untrusted"
+		}
+		s.metrics.refused.WithLabelValues(e.Kind, why).Inc()
+		s.mu.Lock()
+		s.refused[e.Kind] = r
+		s.mu.Unlock()
+	}
+	s.cfg.Log.Error("model not taken", zap.String("kind", e.Kind), zap.Uint64("revision", e.Revision), zap.Error(e.Err))
 }
 
 func (s *Scorer) beat(h *events.Heartbeat) {
@@ -118,7 +139,7 @@ func (s *Scorer) beat(h *events.Heartbeat) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h.Counters = map[string]float64{"outcomes": s.outcomes, "halted": float64(len(s.unlucky))}
-	h.Model = map[string]string{}
+	h.Model, h.Refused = map[string]string{}, maps.Clone(s.refused)
 	if s.catalog != nil {
 		for _, kind := range s.catalog.Names() {
 			if live := s.watcher.Live(kind); live != nil {

@@ -39,6 +39,7 @@ type Config struct {
 	Instance string        // unique to this process
 	Name     string        // as the operator started it: scorer-1
 	Lease    time.Duration // without sight of the registry, after which scores say stale; 30 s if zero
+	Trust    *model.Trust  // whose signatures on models count; nil: none is looked at
 	Limits   lane.Limits   // lane.DefaultLimits if MaxBatch is zero
 	Snapshot time.Duration // least time between snapshots of a kind's memory; recall's default if zero
 	Skew     time.Duration // by which this process's clock is wrong, for tests of that
@@ -56,11 +57,12 @@ type Scorer struct {
 	latency service.Latency
 
 	mu       sync.Mutex
-	lanes    map[string]lane.Phase // "<kind>/<lane>", owned or about to be
-	unlucky  map[string]string     // halted lane -> cause
-	catalog  *topology.Catalog     // set by Run
-	watcher  *model.Watcher        // set by Run
-	outcomes float64               // committed, since started
+	lanes    map[string]lane.Phase          // "<kind>/<lane>", owned or about to be
+	unlucky  map[string]string              // halted lane -> cause
+	refused  map[string]events.RefusedModel // by kind: the latest revision, if it was not taken
+	catalog  *topology.Catalog              // set by Run
+	watcher  *model.Watcher                 // set by Run
+	outcomes float64                        // committed, since started
 
 	// Set by tests only.
 	remembered func(seq uint64, features []float64)
@@ -81,7 +83,7 @@ func New(cfg Config) (*Scorer, error) {
 	if cfg.Limits.MaxBatch == 0 {
 		cfg.Limits = lane.DefaultLimits()
 	}
-	s := &Scorer{cfg: cfg, lanes: map[string]lane.Phase{}, unlucky: map[string]string{}}
+	s := &Scorer{cfg: cfg, lanes: map[string]lane.Phase{}, unlucky: map[string]string{}, refused: map[string]events.RefusedModel{}}
 	s.metrics = newMetrics(cfg.Metrics)
 	return s, nil
 }
@@ -101,7 +103,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	watcher := model.NewWatcher(model.WatcherConfig{KV: kv, Report: s.modelEvent, Lease: s.cfg.Lease})
+	watcher := model.NewWatcher(model.WatcherConfig{KV: kv, Trust: s.cfg.Trust, Report: s.modelEvent, Lease: s.cfg.Lease})
 	catalog := topology.NewCatalog(js, func(err error) { s.cfg.Log.Warn("kinds", zap.Error(err)) })
 	s.mu.Lock()
 	s.catalog, s.watcher = catalog, watcher

@@ -97,9 +97,14 @@ func newWorld(t *testing.T) *world {
 // run starts a scorer, which ends with the test.
 func (w *world) run(t *testing.T) *prometheus.Registry {
 	t.Helper()
+	return w.runTrusting(t, nil)
+}
+
+func (w *world) runTrusting(t *testing.T, trust *model.Trust) *prometheus.Registry {
+	t.Helper()
 	metrics := prometheus.NewRegistry()
 	conn := w.js.Conn()
-	s, err := New(Config{Conn: conn, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)), Metrics: metrics, Instance: "s1-test", Name: "s1"})
+	s, err := New(Config{Trust: trust, Conn: conn, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)), Metrics: metrics, Instance: "s1-test", Name: "s1"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,6 +51,10 @@ type Config struct {
 	MaxRows    int
 	MaxPending int
 
+	// Signer signs what is published; nil: nobody does. Trust says whose champion to compare with; nil: anybody's.
+	Signer *model.Signer
+	Trust  *model.Trust
+
 	// ProbePrefix: events of entities whose id starts so are no training data. Empty: there are none.
 	ProbePrefix string
 
@@ -171,7 +175,7 @@ func (t *Trainer) Run(ctx context.Context) error {
 
 func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstream.KeyValue) {
 	t.ready.Store(true)
-	registry := model.NewRegistry(models)
+	registry := model.NewRegistry(models).Keyed(t.cfg.Signer, t.cfg.Trust)
 	self := lease.Holder{Instance: t.cfg.Instance, Name: t.cfg.Name, Host: t.cfg.Host}
 	candidacy := lease.New[struct{}](models, LeaseKey, self, t.cfg.Lease)
 	catalog := topology.NewCatalog(js, t.trouble)

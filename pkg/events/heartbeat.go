@@ -14,6 +14,16 @@ type Heartbeat struct {
 	Latency  []LatencyBucket    `json:"latency,omitempty"`  // event stored -> score committed, since Started
 	Lanes    []string           `json:"lanes,omitempty"`    // <kind>/<lane>, owned
 	Model    map[string]string  `json:"model,omitempty"`    // kind -> version in force
+
+	Refused map[string]RefusedModel `json:"refused,omitempty"` // kind -> what should be in force, and is not taken here
+}
+
+// RefusedModel is a revision of a rollout record that a scorer passed over: the champion before goes on.
+type RefusedModel struct {
+	Model     string `json:"model,omitempty"`     // payment.v000003; empty: the record itself is at fault
+	Revision  uint64 `json:"revision"`            // of the record
+	Untrusted bool   `json:"untrusted,omitempty"` // it is not what a trusted key signed
+	Why       string `json:"why"`
 }
 
 // LatencyBucket counts observations of at most Micros and more than the bucket before.

@@ -127,6 +127,7 @@ func sampleHeartbeat() Heartbeat {
 		Service: "scorer", Instance: "Xy7", Name: "scorer-1", Host: "a", PID: 4711, Started: time.Date(2026, 1, 31, 11, 0, 0, 0, time.UTC),
 		Counters: map[string]float64{"scored": 1e6, "invalid": 2}, Latency: []LatencyBucket{{Micros: 1024, Count: 12}, {Micros: 2048, Count: 3}},
 		Lanes: []string{"payment/3"}, Model: map[string]string{"payment": "payment.v000012"},
+		Refused: map[string]RefusedModel{"payment": {Model: "payment.v000013", Revision: 41, Untrusted: true, Why: "it has no signature"}},
 	}
 }
 
