@@ -17,7 +17,7 @@ import (
 const module = "github.com/riskweir/riskweir/"
 
 // below are the rooms that stages stand upon.
-var below = []string{"internal/service", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "internal/rollout", "jetstream", "pkg/events", "pkg/lr"}
+var below = []string{"internal/service", "internal/certs", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "internal/rollout", "jetstream", "pkg/events", "pkg/lr"}
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
@@ -35,6 +35,7 @@ var house = []room{
 	{"pkg/lr", nil, "it is mathematics, which users import by itself"},
 	{"pkg/lr/internal/race", []string{"pkg/lr"}, "it races what users import, from outside"},
 	{"internal/embedded", nil, "a broker node knows nothing of what runs on it"},
+	{"internal/certs", nil, "certificates are files, whoever shows them"},
 	{"internal/source", nil, "rows of files mean nothing until a contract is laid upon them"},
 	{"internal/supervise", nil, "it keeps any child process alive"},
 	{"internal/lease", nil, "who leads is decided without knowing at what"},
@@ -70,11 +71,11 @@ var house = []room{
 	{"internal/chaos", []string{"internal/poison", "internal/sim", "internal/verify", "jetstream", "pkg/events"}, "it breaks processes and links from outside, and judges by what is stored"},
 	{"cmd/riskweir", append([]string{"internal/command", "internal/chaos", "internal/bench"}, everything...), "it starts and operates all of it"},
 
-	{"internal/testkit", []string{"internal/embedded", "jetstream", "pkg/events"}, "it is a broker for tests"},
+	{"internal/testkit", []string{"internal/certs", "internal/embedded", "jetstream", "pkg/events"}, "it is a broker for tests"},
 }
 
 // forTests are what tests may import beside what their package may: a broker, and streams on it.
-var forTests = []string{"internal/testkit", "internal/embedded", "jetstream", "pkg/events", "pkg/lr"}
+var forTests = []string{"internal/testkit", "internal/certs", "internal/embedded", "jetstream", "pkg/events", "pkg/lr"}
 
 // testsOnly may be imported by tests and by each other, never by what is shipped.
 var testsOnly = []string{"internal/testkit"}

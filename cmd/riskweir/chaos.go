@@ -221,10 +221,9 @@ func (c *chaosRun) attack(ctx context.Context, terms []chaos.Terms, steps []chao
 	if err := c.startChildren(ctx); err != nil {
 		return report, err
 	}
-	publisher, err := service.Connection{
-		Servers: c.layout.servers(), NKey: c.layout.seedFile(topology.RolePublisher), Name: "riskweir-chaos-load",
-		Inbox: topology.InboxPrefix(topology.RolePublisher), Timeout: 30 * time.Second,
-	}.Connect(ctx, zap.NewNop())
+	as := c.layout.connection(topology.RolePublisher)
+	as.Name, as.Timeout = "riskweir-chaos-load", 30*time.Second
+	publisher, err := as.Connect(ctx, zap.NewNop())
 	if err != nil {
 		return report, err
 	}
@@ -321,7 +320,7 @@ func (c *chaosRun) lay() error {
 func (c *chaosRun) linked() string {
 	var urls []string
 	for _, p := range c.cables.Links {
-		urls = append(urls, "nats://"+p.Addr())
+		urls = append(urls, c.layout.scheme()+"://"+p.Addr())
 	}
 	return strings.Join(urls, ",")
 }

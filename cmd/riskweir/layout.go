@@ -14,10 +14,14 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/nats-io/nkeys"
 
+	"github.com/riskweir/riskweir/internal/certs"
+	"github.com/riskweir/riskweir/internal/command"
 	"github.com/riskweir/riskweir/internal/embedded"
+	"github.com/riskweir/riskweir/internal/service"
 	topology "github.com/riskweir/riskweir/jetstream"
 )
 
@@ -28,6 +32,8 @@ import (
 //	<dir>/keys/<user>.nk     nkey seeds, 0600
 //	<dir>/keys/models.nk     the seed that signs models, 0600
 //	<dir>/keys/models.pub    public keys whose models are served
+//	<dir>/tls/               certificates and their keys, 0600, and the authority that signed them
+//	<dir>/users/<user>.json  who may connect beside the services: subscribers
 //	<dir>/<node>.json        node configs, 0600
 //	<dir>/<node>/            JetStream data
 //	<dir>/logs/<child>.log
@@ -36,6 +42,10 @@ type layout struct {
 	lock  *os.File
 	saved layoutFile
 	ports ports
+
+	noTLS  bool // for measuring
+	mutual bool // clients must show a certificate
+	open   bool // whoever comes may do everything: for measuring
 
 	// Both may be nil. chosen is told when the ports are chosen; adjust changes the config of node i before it is written.
 	chosen func() error
@@ -174,6 +184,17 @@ func (l *layout) logFile(child string) string { return filepath.Join(l.dir, "log
 func (l *layout) seedFile(user string) string { return filepath.Join(l.dir, "keys", user+".nk") }
 func (l *layout) nodeFile(i int) string       { return filepath.Join(l.dir, nodeName(i)+".json") }
 
+func (l *layout) tlsDir() string   { return filepath.Join(l.dir, tlsSubdir) }
+func (l *layout) usersDir() string { return filepath.Join(l.dir, usersSubdir) }
+
+const (
+	tlsSubdir   = "tls"
+	usersSubdir = "users"
+
+	// clientName is the certificate of every client of 'up' where one must be shown.
+	clientName = "client"
+)
+
 func nodeName(i int) string { return "n" + strconv.Itoa(i+1) }
 
 // writeJSON replaces the file in one step: half of it is never seen.
@@ -232,8 +253,59 @@ func isFree(port int) bool {
 	return ln.Close() == nil
 }
 
+// certify makes what is missing of the certificates, and renews those whose time is nearly over.
+func (l *layout) certify(now time.Time) error {
+	if l.noTLS {
+		return nil
+	}
+	authority, err := certs.Open(l.tlsDir(), now)
+	if err != nil {
+		return err
+	}
+	for i := range l.saved.Nodes {
+		if _, _, err := authority.Issue(nodeName(i), certs.Loopback(), now); err != nil {
+			return err
+		}
+	}
+	_, _, err = authority.Issue(clientName, nil, now)
+	return err
+}
+
+// connection is that of a user, who may have no key of its own if the system is open.
+func (l *layout) connection(user string) service.Connection {
+	c := service.Connection{Servers: l.servers(), Inbox: topology.InboxPrefix(user)}
+	if !l.open {
+		c.NKey = l.seedFile(user)
+	}
+	if !l.noTLS {
+		c.TLSCA = certs.CAFile(l.tlsDir())
+	}
+	if l.mutual {
+		c.TLSCert, c.TLSKey = certs.CertFile(l.tlsDir(), clientName), certs.KeyFile(l.tlsDir(), clientName)
+	}
+	return c
+}
+
+// flags are those of a child that connects as user.
+func (l *layout) flags(user string) []string {
+	c := l.connection(user)
+	args := []string{"--nats", c.Servers}
+	for _, f := range [][2]string{{"--nkey", c.NKey}, {"--tlsca", c.TLSCA}, {"--tlscert", c.TLSCert}, {"--tlskey", c.TLSKey}} {
+		if f[1] != "" {
+			args = append(args, f[0], f[1])
+		}
+	}
+	return args
+}
+
 // users makes what is missing of the seeds and returns who may connect.
 func (l *layout) users() ([]embedded.User, error) {
+	if l.open {
+		return nil, nil
+	}
+	if err := os.MkdirAll(l.usersDir(), 0o700); err != nil {
+		return nil, fmt.Errorf("users: %w", err)
+	}
 	if err := os.MkdirAll(filepath.Join(l.dir, "keys"), 0o700); err != nil {
 		return nil, fmt.Errorf("keys: %w", err)
 	}
@@ -283,6 +355,11 @@ func (l *layout) writeNodes(users []embedded.User) error {
 			Name: nodeName(i), Dir: filepath.Join(l.dir, nodeName(i)),
 			ClientPort: l.ports.client[i], MonitorPort: l.ports.monitor[i], Users: users,
 		}
+		if !l.noTLS {
+			cfg.TLS = &embedded.TLS{
+				Cert: certs.CertFile(l.tlsDir(), nodeName(i)), Key: certs.KeyFile(l.tlsDir(), nodeName(i)), CA: certs.CAFile(l.tlsDir()), Verify: l.mutual,
+			}
+		}
 		if l.saved.Nodes > 1 {
 			cfg.ClusterPort, cfg.ClusterName, cfg.Routes = l.ports.cluster[i], "riskweir", routes
 			cfg.RouteUser, cfg.RoutePassword = "route", l.saved.RoutePassword
@@ -290,7 +367,11 @@ func (l *layout) writeNodes(users []embedded.User) error {
 		if l.adjust != nil {
 			l.adjust(i, &cfg)
 		}
-		if err := writeJSON(l.nodeFile(i), cfg); err != nil {
+		file := command.NodeConfig{Config: cfg}
+		if !l.open {
+			file.UsersDir = l.usersDir()
+		}
+		if err := writeJSON(l.nodeFile(i), file); err != nil {
 			return err
 		}
 	}
@@ -304,9 +385,16 @@ func (l *layout) servers() string {
 		if i > 0 {
 			s += ","
 		}
-		s += "nats://127.0.0.1:" + strconv.Itoa(p)
+		s += l.scheme() + "://127.0.0.1:" + strconv.Itoa(p)
 	}
 	return s
+}
+
+func (l *layout) scheme() string {
+	if l.noTLS {
+		return "nats"
+	}
+	return "tls"
 }
 
 // writeContext makes 'nats --context riskweir' work. before is what the context said it was for, if that was something else.
@@ -326,12 +414,14 @@ func (l *layout) writeContext(name string) (file, before string, err error) {
 	if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &old) == nil && old.Description != purpose {
 		before = old.Description
 	}
-	return file, before, writeJSON(file, map[string]string{
-		"description":  purpose,
-		"url":          l.servers(),
-		"nkey":         l.seedFile(operatorUser),
-		"inbox_prefix": topology.InboxPrefix(operatorUser),
-	})
+	c := l.connection(operatorUser)
+	settings := map[string]string{"description": purpose, "url": c.Servers, "inbox_prefix": c.Inbox}
+	for key, value := range map[string]string{"nkey": c.NKey, "ca": c.TLSCA, "cert": c.TLSCert, "key": c.TLSKey} {
+		if value != "" {
+			settings[key] = value
+		}
+	}
+	return file, before, writeJSON(file, settings)
 }
 
 // contextDir is where the nats CLI keeps its contexts.

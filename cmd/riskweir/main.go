@@ -53,6 +53,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
 	a.audit(a.Command("audit", auditHelp))
+	a.certs(a.Command("certs", certsHelp))
 	a.decode(a.Command("decode", "Turn msgpack on stdin into JSON, one line a value.\n\nExample: nats --context riskweir sub 'scores.payment.>' --raw | riskweir decode"))
 	a.services(a.Command("run", "Run one service, as 'up' does with its children.").Hidden())
 	return a

@@ -262,6 +262,7 @@ func up(t *testing.T, c upConfig) *system {
 		case <-time.After(long):
 			t.Errorf("up did not end within %s", long)
 		}
+		nothingRefused(t, c.dir)
 		if t.Failed() {
 			t.Logf("status:\n%s\nsummary:\n%s", s.status.String(), s.out.String())
 			tails(t, c.dir)
@@ -277,6 +278,26 @@ func up(t *testing.T, c upConfig) *system {
 		return strings.Contains(text, "context  "), text
 	})
 	return s
+}
+
+// nothingRefused checks that each service could do all of its work under its own user.
+func nothingRefused(t *testing.T, dir string) {
+	t.Helper()
+	logs, err := filepath.Glob(filepath.Join(dir, "logs", "*.log"))
+	if err != nil || len(logs) == 0 {
+		t.Errorf("%d logs in %s, %v", len(logs), dir, err)
+	}
+	for _, file := range logs {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(strings.ToLower(line), "permissions violation") {
+				t.Errorf("%s: %s", filepath.Base(file), line)
+			}
+		}
+	}
 }
 
 // tails logs the end of every child's log.

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/riskweir/riskweir/internal/audit"
-	"github.com/riskweir/riskweir/internal/service"
 	"github.com/riskweir/riskweir/internal/sim"
 	"github.com/riskweir/riskweir/internal/supervise"
 	"github.com/riskweir/riskweir/internal/verify"
@@ -43,6 +42,7 @@ type upConfig struct {
 	untilDone             bool
 	summary               string // text or json
 	context               string
+	noTLS, mutual         bool
 	logLevel              string
 }
 
@@ -77,6 +77,8 @@ func (a *app) up(cmd *fisk.CmdClause) {
 	cmd.Flag("until-done", "Stop when the file has been read, its labels published and all of it scored").UnNegatableBoolVar(&c.untilDone)
 	cmd.Flag("summary", "Summary as text or json").Default("text").EnumVar(&c.summary, "text", "json")
 	cmd.Flag("context-name", "NATS context to write; empty: none").Default("riskweir").StringVar(&c.context)
+	cmd.Flag("no-tls", "Speak NATS in clear: to measure what TLS costs").UnNegatableBoolVar(&c.noTLS)
+	cmd.Flag("mutual-tls", "Clients must show a certificate, beside what they sign with").UnNegatableBoolVar(&c.mutual)
 	cmd.Flag("log-level", "Of the services: debug, info, warn or error").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	a.run(cmd, func(ctx context.Context) error {
 		if err := c.validate(); err != nil {
@@ -98,6 +100,8 @@ func (c *upConfig) validate() error {
 		return fmt.Errorf("--rate %v: want more than 0 and at most a million events a second", c.rate)
 	case c.untilDone && (c.source == "sim" || c.source == "none"):
 		return errors.New("--until-done needs a file as --source: the others never end")
+	case c.mutual && c.noTLS:
+		return errors.New("--mutual-tls: does not go with --no-tls")
 	case c.duration < 0:
 		return fmt.Errorf("--for %s: want a duration such as 30s", c.duration)
 	}
@@ -136,6 +140,7 @@ func (u *upRun) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, u.layout.close()) }()
+	u.layout.noTLS, u.layout.mutual = u.noTLS, u.mutual
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -185,6 +190,9 @@ func (u *upRun) startNodes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := l.certify(time.Now()); err != nil {
+		return err
+	}
 	if err := l.writeNodes(users); err != nil {
 		return err
 	}
@@ -193,9 +201,9 @@ func (u *upRun) startNodes(ctx context.Context) error {
 			return err
 		}
 	}
-	u.conn, err = service.Connection{
-		Servers: l.servers(), NKey: l.seedFile(operatorUser), Name: "riskweir-up", Inbox: topology.InboxPrefix(operatorUser), Timeout: 30 * time.Second,
-	}.Connect(ctx, zap.NewNop())
+	as := l.connection(operatorUser)
+	as.Name, as.Timeout = "riskweir-up", 30*time.Second
+	u.conn, err = as.Connect(ctx, zap.NewNop())
 	if err != nil {
 		return fmt.Errorf("the nodes did not come up: %w; see %s", err, filepath.Join(l.dir, "logs"))
 	}
@@ -281,8 +289,7 @@ func (u *upRun) node(i int) supervise.Spec {
 func (u *upRun) child(name, role string, args ...string) supervise.Spec {
 	return supervise.Spec{
 		Name: name, Log: u.layout.logFile(name), Stop: 4 * time.Second,
-		Args: slices.Concat([]string{"run", role, "--supervised", "--name", name, "--log-level", u.logLevel,
-			"--nats", u.layout.servers(), "--nkey", u.layout.seedFile(role)}, args),
+		Args: slices.Concat([]string{"run", role, "--supervised", "--name", name, "--log-level", u.logLevel}, u.layout.flags(role), args),
 	}
 }
 
@@ -364,6 +371,8 @@ func (u *upRun) watch(ctx context.Context) (interrupted bool) {
 	defer tick.Stop()
 	look := time.NewTicker(100 * time.Millisecond)
 	defer look.Stop()
+	renew := time.NewTicker(time.Hour)
+	defer renew.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -373,6 +382,10 @@ func (u *upRun) watch(ctx context.Context) (interrupted bool) {
 		case <-tick.C:
 			screen.draw(u.look(ctx))
 		case <-look.C:
+		case <-renew.C:
+			if err := u.layout.certify(time.Now()); err != nil {
+				fmt.Fprintf(u.status, "note: certificates were not renewed: %v\n", err)
+			}
 		}
 		if end := u.sourceState(); u.untilDone && (end == supervise.Finished || end == supervise.Failed) {
 			return false

@@ -48,7 +48,8 @@ func TestUpForSummary(t *testing.T) {
 	if s.EventsPerSecond < 5 || *s.LatencyP50Ms <= 0 || *s.LatencyP99Ms < *s.LatencyP50Ms {
 		t.Errorf("rate %v, latencies %v and %v", s.EventsPerSecond, *s.LatencyP50Ms, *s.LatencyP99Ms)
 	}
-	for file, mode := range map[string]os.FileMode{"keys": 0o700, "keys/operator.nk": 0o600, "keys/scorer.nk": 0o600, "n1.json": 0o600, "riskweir.json": 0o600} {
+	for file, mode := range map[string]os.FileMode{"keys": 0o700, "keys/operator.nk": 0o600, "keys/scorer.nk": 0o600, "n1.json": 0o600, "riskweir.json": 0o600,
+		"tls": 0o700, "tls/ca-key.pem": 0o600, "tls/n1-key.pem": 0o600, "users": 0o700} {
 		if info, err := os.Stat(filepath.Join(dir, file)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v, want mode %o", file, info, err, mode)
 		}

@@ -66,6 +66,9 @@ type Config struct {
 	Advertise   string
 	NoAdvertise bool
 
+	// TLS of clients and routes; nil: none, for tests and measurements.
+	TLS *TLS `json:",omitempty"`
+
 	// Users who may connect, by nkey. None: whoever connects is an administrator of App, for tests.
 	Users []User
 
@@ -80,6 +83,14 @@ type Config struct {
 
 	Tags   []string
 	Logger *zap.Logger `json:"-"` // nil: silent
+}
+
+// TLS of a node, 1.3 at least. Files are read at the start and by Reload.
+type TLS struct {
+	Cert, Key string // files; for the names by which clients and nodes come, and good for a client too: nodes are clients of each other
+	CA        string // bundle that nodes, and clients if they must, show certificates of
+	Verify    bool   // clients must show one
+	First     bool   // no word before the handshake; else a server says in clear who it is
 }
 
 // User may connect by signing with the private part of PublicKey.
@@ -144,6 +155,9 @@ func (c Config) Validate() error {
 	if c.SyncInterval < 0 {
 		bad("sync interval %s", c.SyncInterval)
 	}
+	if t := c.TLS; t != nil && (t.Cert == "" || t.Key == "" || t.CA == "") {
+		bad("TLS: want certificate, key and authority, all three")
+	}
 	keys := map[string]bool{}
 	for _, u := range c.Users {
 		switch {
@@ -168,6 +182,9 @@ func (c Config) Validate() error {
 func (c Config) texts() []string {
 	all := append([]string{c.Dir, c.Host, c.Advertise}, c.Routes...)
 	all = append(all, c.Tags...)
+	if c.TLS != nil {
+		all = append(all, c.TLS.Cert, c.TLS.Key, c.TLS.CA)
+	}
 	for _, u := range c.Users {
 		all = append(append(append(all, u.Name), u.Publish...), u.Subscribe...)
 	}
@@ -205,6 +222,9 @@ func ConfigText(c Config) string {
 	if len(c.Tags) > 0 {
 		line("server_tags: %s", quoteAll(c.Tags))
 	}
+	if t := c.TLS; t != nil {
+		writeTLS(line, "", *t, t.Verify)
+	}
 
 	// The account's limit must bite first: there a publish is refused, and that is all. A node at its
 	// own limit gives up leadership.
@@ -236,6 +256,9 @@ func ConfigText(c Config) string {
 			routes[i] = "nats://" + userinfo + r
 		}
 		line("  routes: %s", quoteAll(routes))
+		if t := c.TLS; t != nil {
+			writeTLS(line, "  ", TLS{Cert: t.Cert, Key: t.Key, CA: t.CA}, true)
+		}
 		if c.Advertise != "" {
 			line("  advertise: %s", quote(c.Advertise))
 		}
@@ -270,6 +293,25 @@ func ConfigText(c Config) string {
 		line("no_auth_user: anyone")
 	}
 	return b.String()
+}
+
+// tlsTimeout is above what a handshake takes on a machine that is out of breath; the server's own 2 s are not.
+const tlsTimeout = 5
+
+func writeTLS(line func(string, ...any), indent string, t TLS, verify bool) {
+	line(indent + "tls {")
+	line(indent+"  cert_file: %s", quote(t.Cert))
+	line(indent+"  key_file: %s", quote(t.Key))
+	line(indent+"  ca_file: %s", quote(t.CA))
+	line(indent + "  min_version: \"1.3\"")
+	line(indent+"  timeout: %d", tlsTimeout)
+	if verify {
+		line(indent + "  verify: true")
+	}
+	if t.First {
+		line(indent + "  handshake_first: true")
+	}
+	line(indent + "}")
 }
 
 func writeUser(line func(string, ...any), u User) {

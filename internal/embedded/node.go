@@ -39,9 +39,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := os.MkdirAll(n.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("node %s: make data directory: %w", n.cfg.Name, err)
 	}
-	opts := &server.Options{NoSigs: true}
-	if err := opts.ProcessConfigString(ConfigText(n.cfg)); err != nil {
-		return fmt.Errorf("node %s: read config: %w", n.cfg.Name, err)
+	opts, err := options(n.cfg)
+	if err != nil {
+		return err
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
@@ -82,6 +82,40 @@ func (n *Node) Run(ctx context.Context) error {
 	<-down
 	wg.Wait()
 	return cause
+}
+
+func options(cfg Config) (*server.Options, error) {
+	opts := &server.Options{NoSigs: true}
+	if err := opts.ProcessConfigString(ConfigText(cfg)); err != nil {
+		return nil, fmt.Errorf("node %s: read config: %w", cfg.Name, err)
+	}
+	return opts, nil
+}
+
+// Reload puts users in the place of those that there were, and reads the files of TLS again. Who is connected stays, unless
+// its user is gone or may do other things now. On an error all is as it was.
+func (n *Node) Reload(users []User) error {
+	cfg := n.cfg
+	cfg.Users = users
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	cfg = cfg.withDefaults()
+	if (len(cfg.Users) == 0) != (len(n.cfg.Users) == 0) {
+		return fmt.Errorf("node %s: users were given at its start or were not: that does not change while it runs", cfg.Name)
+	}
+	srv := n.server()
+	if srv == nil {
+		return fmt.Errorf("node %s: does not run", cfg.Name)
+	}
+	opts, err := options(cfg)
+	if err != nil {
+		return err
+	}
+	if err := srv.ReloadOptions(opts); err != nil {
+		return fmt.Errorf("node %s: reload: %w", cfg.Name, err)
+	}
+	return nil
 }
 
 // leave hands over what srv leads, and returns when all of it is led elsewhere.

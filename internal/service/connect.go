@@ -4,6 +4,7 @@ package service
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/url"
@@ -26,6 +27,7 @@ type Connection struct {
 	TLSCert string
 	TLSKey  string
 	TLSCA   string
+	First   bool          // TLS before the server has said a word
 	Name    string        // as shown by 'nats server report connections'
 	Inbox   string        // prefix of its own, so that no other service can read its answers
 	Timeout time.Duration // of the first connection; zero: keep trying
@@ -45,6 +47,7 @@ func (c *Connection) Flags(cmd interface {
 	cmd.Flag("tlscert", "TLS client certificate").PlaceHolder("FILE").Envar("NATS_CERT").StringVar(&c.TLSCert)
 	cmd.Flag("tlskey", "TLS client key").PlaceHolder("FILE").Envar("NATS_KEY").StringVar(&c.TLSKey)
 	cmd.Flag("tlsca", "TLS certificate authority").PlaceHolder("FILE").Envar("NATS_CA").StringVar(&c.TLSCA)
+	cmd.Flag("tlsfirst", "TLS handshake before the server says a word").Envar("NATS_TLS_FIRST").BoolVar(&c.First)
 }
 
 // Connect returns a connection that looks for a server for ever: a service must outlive its cluster. A stopped node
@@ -92,6 +95,9 @@ func (c Connection) Connect(ctx context.Context, log *zap.Logger) (*nats.Conn, e
 	}
 	if c.TLSCert != "" {
 		opts = append(opts, nats.ClientCert(c.TLSCert, c.TLSKey))
+	}
+	if c.First {
+		opts = append(opts, nats.TLSHandshakeFirst())
 	}
 	conn, err := c.dial(opts)
 	if err != nil {
@@ -173,6 +179,9 @@ func (c Connection) refusal(conn *nats.Conn) error {
 		return fmt.Errorf("connect to %s: %w: say who you are: --context NAME ('riskweir up' makes the context riskweir), --creds FILE or --nkey FILE", servers, last)
 	case errors.Is(last, nats.ErrAuthorization):
 		return fmt.Errorf("connect to %s: %w: is the user of --nkey, --creds or --context one of this server's?", servers, last)
+	}
+	if _, unknown := errors.AsType[x509.UnknownAuthorityError](last); unknown {
+		return fmt.Errorf("connect to %s: %w: which authority is this server's? --tlsca FILE, or the context's ca, must be it", servers, last)
 	}
 	return fmt.Errorf("connect to %s: %w", servers, last)
 }

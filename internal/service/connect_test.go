@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net"
@@ -67,6 +68,7 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { silent.Close() })
+	secure := testkit.Start(t, 1, testkit.TLS())
 	nobody := free(t)
 	for _, x := range []struct {
 		name string
@@ -81,6 +83,10 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 		{"a stranger's key", Connection{Servers: c.URL(), NKey: write(t, "s.nk", strangerSeed(t))}, "authorization violation: is the user of --nkey, --creds or --context one of this server's?"},
 		{"no key file", Connection{NKey: "/no/such.nk"}, "nkey seed /no/such.nk: "},
 		{"an empty key file", Connection{NKey: write(t, "e.nk", "")}, "nkey seed "},
+		{"an unknown authority", Connection{Servers: secure.URL()}, "which authority is this server's? --tlsca FILE"},
+		{"no authority", Connection{Servers: secure.URL(), TLSCA: "/no/such.pem"}, "no such file"},
+		{"in clear to who wants TLS", Connection{Servers: strings.Replace(secure.URL(), "tls:", "nats:", 1)}, "which authority is this server's? --tlsca FILE"},
+		{"TLS to who has none", Connection{Servers: strings.Replace(c.URL(), "nats:", "tls:", 1)}, "secure connection not available"},
 		{"unknown context", Connection{Context: "no-such-context"}, `nats context no-such-context: unknown context "no-such-context"`},
 		{"half a certificate", Connection{TLSCert: "c.pem"}, "--tlscert and --tlskey go together"},
 		{"no URL", Connection{Servers: "nats://%zz"}, `connect to nats://%zz: invalid URL escape "%zz"`},
@@ -102,6 +108,20 @@ func TestConnectErrorsSayWhatIsWrong(t *testing.T) {
 				t.Errorf("error %q, want %q", err, x.want)
 			}
 		})
+	}
+}
+
+func TestConnectByTLS(t *testing.T) {
+	t.Parallel()
+	c := testkit.Start(t, 1, testkit.TLS())
+	conn, err := Connection{Servers: c.URL(), TLSCA: c.CA(), Timeout: testkit.Deadline}.Connect(t.Context(), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	state, err := conn.TLSConnectionState()
+	if err != nil || state.Version != tls.VersionTLS13 {
+		t.Errorf("TLS %x, %v", state.Version, err)
 	}
 }
 

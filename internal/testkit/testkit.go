@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/riskweir/riskweir/internal/certs"
 	"github.com/riskweir/riskweir/internal/embedded"
 )
 
@@ -38,6 +39,7 @@ type options struct {
 	sync     bool
 	logs     bool
 	maxStore int64
+	tls      bool
 }
 
 // Sync makes an acknowledged message be on disk, as in production. Off by default: it is slow.
@@ -48,6 +50,9 @@ func Logs() Option { return func(o *options) { o.logs = true } }
 
 // MaxStore bounds the bytes of JetStream files a node takes.
 func MaxStore(bytes int64) Option { return func(o *options) { o.maxStore = bytes } }
+
+// TLS has clients and routes speak TLS, with an authority of this test's.
+func TLS() Option { return func(o *options) { o.tls = true } }
 
 // Users puts permissions in force: from then on Connect is the user Admin, who may do everything,
 // and ConnectAs is one of users, whose keys are made here. An inbox prefix _INBOX_<name> goes with each.
@@ -63,6 +68,7 @@ const Admin = "admin"
 type Cluster struct {
 	cfgs  []embedded.Config
 	seeds map[string]nkeys.KeyPair // by user; empty: no permissions in force
+	ca    string                   // bundle; empty: no TLS
 
 	mu    sync.Mutex
 	nodes []*running // nil where stopped
@@ -105,6 +111,9 @@ func Start(t testing.TB, nodes int, opts ...Option) *Cluster {
 		logger = zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))
 	}
 	dir := t.TempDir()
+	if o.tls {
+		c.ca = issue(t, filepath.Join(dir, "tls"))
+	}
 	t.Cleanup(func() { c.stopAll(t) }) // before the removal of dir, which was registered first
 
 	// Between the choice of a port and its use another process may take it.
@@ -142,6 +151,10 @@ func (c *Cluster) configure(t testing.TB, o options, dir string, logger *zap.Log
 			Name: name, Dir: filepath.Join(dir, name), ClientPort: ports[i], MonitorPort: embedded.RandomPort,
 			Users: o.users, MaxStore: o.maxStore, SyncInterval: lazySync, Logger: logger.Named(name),
 		}
+		if c.ca != "" {
+			tls := filepath.Dir(c.ca)
+			c.cfgs[i].TLS = &embedded.TLS{Cert: certs.CertFile(tls, nodeCert), Key: certs.KeyFile(tls, nodeCert), CA: c.ca}
+		}
 		if o.sync {
 			c.cfgs[i].SyncInterval = 0
 		}
@@ -155,6 +168,24 @@ func (c *Cluster) configure(t testing.TB, o options, dir string, logger *zap.Log
 		c.cfgs[i].Routes = routes
 	}
 }
+
+const nodeCert = "node"
+
+// issue makes an authority in dir, and the certificate of every node; it returns the bundle.
+func issue(t testing.TB, dir string) string {
+	t.Helper()
+	a, err := certs.Open(dir, time.Now())
+	if err == nil {
+		_, _, err = a.Issue(nodeCert, certs.Loopback(), time.Now())
+	}
+	if err != nil {
+		t.Fatalf("testkit: certificates: %v", err)
+	}
+	return certs.CAFile(dir)
+}
+
+// CA is the bundle by which clients know the nodes; empty without TLS.
+func (c *Cluster) CA() string { return c.ca }
 
 // freePorts are n different ports that are free now.
 func freePorts(n int) ([]int, error) {
@@ -344,7 +375,11 @@ func (c *Cluster) Dir(i int) string { return c.cfgs[i].Dir }
 
 // NodeURL is the client address of node i.
 func (c *Cluster) NodeURL(i int) string {
-	return fmt.Sprintf("nats://127.0.0.1:%d", c.cfgs[i].ClientPort)
+	scheme := "nats"
+	if c.ca != "" {
+		scheme = "tls"
+	}
+	return fmt.Sprintf("%s://127.0.0.1:%d", scheme, c.cfgs[i].ClientPort)
 }
 
 // Node is node i, nil where it is stopped.
@@ -400,6 +435,9 @@ func InboxPrefix(user string) string { return "_INBOX_" + user }
 
 func (c *Cluster) connect(t testing.TB, opts []nats.Option) *nats.Conn {
 	t.Helper()
+	if c.ca != "" {
+		opts = append([]nats.Option{nats.RootCAs(c.ca)}, opts...)
+	}
 	nc, err := nats.Connect(c.URL(), append([]nats.Option{
 		nats.Name(t.Name()),
 		nats.Timeout(5 * time.Second),

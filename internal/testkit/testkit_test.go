@@ -1,6 +1,11 @@
 package testkit
 
 import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +86,44 @@ func TestThreeNodes(t *testing.T) {
 	}
 	if got := s.CachedInfo().State.Msgs; got != 3 {
 		t.Errorf("%d messages, want 3", got)
+	}
+}
+
+// Nodes speak TLS with each other too, and a node talks to none that has no certificate.
+func TestTLS(t *testing.T) {
+	c := Start(t, 3, TLS(), Users(embedded.User{Name: "someone", All: true}))
+	js, err := jetstream.New(c.ConnectAs(t, "someone"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(Context(t), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(Context(t), "s.1", nil); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(c.CA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	node, err := tls.LoadX509KeyPair(c.cfgs[0].TLS.Cert, c.cfgs[0].TLS.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, cfg := range c.cfgs {
+		for _, certs := range [][]tls.Certificate{nil, {node}} {
+			conn, err := tls.Dial("tcp", cfg.Routes[i], &tls.Config{RootCAs: roots, Certificates: certs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			info, err := bufio.NewReader(conn).ReadString('\n')
+			conn.Close()
+			if came := strings.HasPrefix(info, "INFO {"); came != (certs != nil) {
+				t.Errorf("a route of %s, with %d certificates: %q, %v", cfg.Name, len(certs), info, err)
+			}
+		}
 	}
 }
 
