@@ -2,6 +2,7 @@ package memory
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ type KeyState struct {
 	Known  bool      `json:"known"`          // there is a state
 	Clock  time.Time `json:"clock,omitzero"` // latest time of the key's events
 	Ever   []Summary `json:"ever,omitempty"`
+	Sets   []Set     `json:"sets,omitempty"`   // of distinct values
 	Recent []Summary `json:"recent,omitempty"` // events in the windows and, of a hot key, panes, the oldest first
 	Labels []Labels  `json:"labels,omitempty"` // of the key's events, by the events' time, the oldest first
 }
@@ -29,13 +31,27 @@ type Labels struct {
 	Bad   uint64    `json:"bad"`
 }
 
-// Summary of one event, of several in a pane, or of all there were.
+// Summary of one event, of several in a pane, or of all there were. Of the numbers those are there that a feature needs, that are finite, and
+// whose field is not sensitive.
 type Summary struct {
 	First  time.Time `json:"first,omitzero"`
 	Last   time.Time `json:"last,omitzero"`
 	Field  string    `json:"field,omitempty"`
 	Events uint64    `json:"events"`
-	Sum    float64   `json:"sum,omitempty"`
+	Sum    *float64  `json:"sum,omitempty"`
+	Mean   *float64  `json:"mean,omitempty"` // of what the standard deviation is of
+	SD     *float64  `json:"sd,omitempty"`
+	Min    *float64  `json:"min,omitempty"`
+	Max    *float64  `json:"max,omitempty"`
+	Value  *float64  `json:"value,omitempty"` // the last one
+}
+
+// Set of the distinct values of a field, of which hashes are known only.
+type Set struct {
+	Field  string  `json:"field"`
+	Window string  `json:"window,omitempty"` // the longest in which they are counted; none: for ever
+	Values float64 `json:"values"`           // in it as this event comes
+	OneIn  uint64  `json:"one_in"`           // 1: exact; else there were too many, one in so many values is held, and Values is an estimate
 }
 
 // Trace is the state from which the features of an event would be read now.
@@ -62,7 +78,7 @@ func (s *Store) Trace(ev Event, withheld string) []KeyState {
 		if key, ok := keyOf(ev, l.by); ok {
 			x := s.load(l.group, key, at)
 			if k.Known = x.found; x.found {
-				k.describe(c, g, &x.entry)
+				k.describe(c, g, &x.entry, max(at, x.entry.clock))
 			}
 		}
 		out = append(out, k)
@@ -77,7 +93,7 @@ func fieldName(c *events.Contract, f int) string {
 	return c.Fields[f].Name
 }
 
-func (k *KeyState) describe(c *events.Contract, g *group, e *entry) {
+func (k *KeyState) describe(c *events.Contract, g *group, e *entry, now int64) {
 	k.Clock = time.UnixMicro(e.clock).UTC()
 	name := func(s *series) string {
 		text := "events"
@@ -90,7 +106,24 @@ func (k *KeyState) describe(c *events.Contract, g *group, e *entry) {
 		return text
 	}
 	for i := range e.ever {
-		k.Ever = append(k.Ever, Summary{Field: name(&g.ever[i]), Events: e.ever[i].n, Sum: e.ever[i].total()})
+		a, need := &e.ever[i], g.ever[i].need
+		x := summary(c, a, &g.ever[i])
+		x.Field = name(&g.ever[i])
+		if a.n > 0 && need&needFirst != 0 {
+			x.First = time.UnixMicro(a.first).UTC()
+		}
+		if a.n > 0 && need&needLast != 0 {
+			x.Last = time.UnixMicro(a.last).UTC()
+		}
+		k.Ever = append(k.Ever, x)
+	}
+	for i := range e.sets {
+		def := &g.sets[i]
+		x := Set{Field: c.Fields[def.field].Name, Values: e.sets[i].count(def.span == 0, now-def.span), OneIn: 1 << e.sets[i].level}
+		if def.span > 0 {
+			x.Window = events.Duration(time.Duration(def.span) * time.Microsecond).String()
+		}
+		k.Sets = append(k.Sets, x)
 	}
 	if gone := e.labels.gone; gone.known > 0 {
 		k.Labels = append(k.Labels, Labels{Known: gone.known, Bad: gone.bad})
@@ -103,10 +136,31 @@ func (k *KeyState) describe(c *events.Contract, g *group, e *entry) {
 		for j := range g.windowed {
 			var a acc
 			if e.into(g, it, j, &a); a.n > 0 {
-				k.Recent = append(k.Recent, Summary{First: time.UnixMicro(it.first).UTC(), Last: time.UnixMicro(it.last).UTC(), Field: name(&g.windowed[j]), Events: a.n, Sum: a.total()})
+				x := summary(c, &a, &g.windowed[j])
+				x.First, x.Last, x.Field = time.UnixMicro(it.first).UTC(), time.UnixMicro(it.last).UTC(), name(&g.windowed[j])
+				k.Recent = append(k.Recent, x)
 			}
 		}
 	}
+}
+
+// summary has no numbers of a sensitive field: the sum of one event is its value.
+func summary(c *events.Contract, a *acc, of *series) Summary {
+	s := Summary{Events: a.n}
+	if a.n == 0 || of.field >= 0 && c.Fields[of.field].Sensitive {
+		return s
+	}
+	finite := func(part need, x float64) *float64 {
+		if of.need&part == 0 || math.IsNaN(x) || math.IsInf(x, 0) { // which JSON has no word for
+			return nil
+		}
+		return &x
+	}
+	s.Sum = finite(needSum, a.total())
+	s.Mean, s.SD = finite(needMoments, a.mean), finite(needMoments, a.sd())
+	s.Min, s.Max = finite(needMin, a.min), finite(needMax, a.max)
+	s.Value = finite(needLastValue, a.lastValue)
+	return s
 }
 
 // String is a line for people.
@@ -120,8 +174,24 @@ func (k KeyState) String() string {
 	fmt.Fprintf(&b, "up to %s", k.Clock.Format(time.RFC3339Nano))
 	for _, s := range k.Ever {
 		fmt.Fprintf(&b, "; %s: %d", s.Field, s.Events)
-		if s.Sum != 0 {
-			fmt.Fprintf(&b, ", sum %v", s.Sum)
+		for _, x := range []struct {
+			name  string
+			value *float64
+		}{{"sum", s.Sum}, {"mean", s.Mean}, {"sd", s.SD}, {"least", s.Min}, {"most", s.Max}, {"last", s.Value}} {
+			if x.value != nil {
+				fmt.Fprintf(&b, ", %s %v", x.name, *x.value)
+			}
+		}
+	}
+	for _, s := range k.Sets {
+		window := ""
+		if s.Window != "" {
+			window = " in " + s.Window
+		}
+		if s.OneIn == 1 {
+			fmt.Fprintf(&b, "; distinct %s%s: %v", s.Field, window, s.Values)
+		} else {
+			fmt.Fprintf(&b, "; distinct %s%s: about %v, by a sample of one in %d", s.Field, window, s.Values, s.OneIn)
 		}
 	}
 	recent, names := map[string]uint64{}, []string(nil)
