@@ -89,7 +89,7 @@ func (a *app) verify(cmd *fisk.CmdClause) {
 }
 
 func defects(r verify.Report) uint64 {
-	n := r.Missing + r.Duplicate + r.Disorder + r.Unknown + r.Misnamed
+	n := r.Missing + r.Duplicate + r.Disorder + r.Unknown + r.Misnamed + r.Unlike + r.Unnoticed + r.Untrue
 	if r.Source != nil {
 		n += r.Source.Missing + r.Source.Duplicate
 	}

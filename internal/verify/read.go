@@ -26,9 +26,11 @@ const (
 
 // message of a stream. Its fields alias the client's buffers: they stay valid.
 type message struct {
-	subject string
-	seq     uint64
-	data    []byte
+	subject     string
+	seq         uint64
+	stored      int64 // ns
+	contentType string
+	data        []byte
 }
 
 // reader reads the messages of a stream that match a filter, in order and without gaps, through
@@ -188,7 +190,7 @@ func (r *reader) accept(m *nats.Msg) (message, bool) {
 		}
 		return message{}, false
 	}
-	consumer, seq, cseq, err := parseReply(m.Reply)
+	consumer, seq, cseq, at, err := parseReply(m.Reply)
 	if err != nil || consumer != r.name {
 		return message{}, false
 	}
@@ -197,7 +199,7 @@ func (r *reader) accept(m *nats.Msg) (message, bool) {
 		return message{}, false
 	}
 	r.cseq, r.next, r.asked = cseq, seq+1, r.asked-1
-	return message{subject: m.Subject, seq: seq, data: m.Data}, true
+	return message{subject: m.Subject, seq: seq, stored: at, contentType: m.Header.Get("Content-Type"), data: m.Data}, true
 }
 
 // pending is how many messages of a pull had not come when it ended.
@@ -220,10 +222,10 @@ func lasting(err error) bool {
 }
 
 // parseReply reads $JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>[.<token>]
-func parseReply(reply string) (consumer string, seq, cseq uint64, err error) {
+func parseReply(reply string) (consumer string, seq, cseq uint64, stored int64, err error) {
 	rest, ok := strings.CutPrefix(reply, "$JS.ACK.")
 	if n := strings.Count(reply, "."); !ok || n < 8 || n == 9 {
-		return "", 0, 0, fmt.Errorf("reply subject %q: want that of a JetStream delivery", reply)
+		return "", 0, 0, 0, fmt.Errorf("reply subject %q: want that of a JetStream delivery", reply)
 	} else if n > 9 {
 		_, rest, _ = strings.Cut(rest, ".")
 		_, rest, _ = strings.Cut(rest, ".")
@@ -232,11 +234,14 @@ func parseReply(reply string) (consumer string, seq, cseq uint64, err error) {
 	consumer, rest, _ = strings.Cut(rest, ".")
 	_, rest, _ = strings.Cut(rest, ".")
 	a, rest, _ := strings.Cut(rest, ".")
-	b, _, _ := strings.Cut(rest, ".")
+	b, rest, _ := strings.Cut(rest, ".")
+	c, _, _ := strings.Cut(rest, ".")
 	if seq, err = strconv.ParseUint(a, 10, 64); err == nil {
-		cseq, err = strconv.ParseUint(b, 10, 64)
+		if cseq, err = strconv.ParseUint(b, 10, 64); err == nil {
+			stored, err = strconv.ParseInt(c, 10, 64)
+		}
 	}
-	return consumer, seq, cseq, err
+	return consumer, seq, cseq, stored, err
 }
 
 // stored is a message as STREAM.MSG.GET gives it.

@@ -2,12 +2,8 @@ package verify
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -19,79 +15,33 @@ func isRepeat(band string) bool { return band == events.BandRepeat || band == ev
 // likeness of an event: its id, and a digest of what the contract reads of it.
 type likeness struct {
 	id      string
+	token   string // of its entity
 	content [sha256.Size]byte
 }
 
-func likenessOf(s *events.Schema, subject string, body []byte, rec *events.Record) (likeness, error) {
-	where, err := events.ParseStoredEvent(subject)
-	if err != nil {
-		return likeness{}, err
+// readEvent is false if the event breaks the contract, or names two entities; then it has no id. Its content is not worked out yet.
+func readEvent(s *events.Schema, m message, rec *events.Record) (like likeness, valid bool) {
+	where, err := events.ParseStoredEvent(m.subject)
+	if err != nil || where.Lane == events.StrayLane {
+		return like, false
 	}
-	enc, err := events.DetectEncoding("", body)
-	if err != nil {
-		return likeness{}, err
+	enc, err := events.DetectEncoding(m.contentType, m.data)
+	if err != nil || s.Decode(enc, m.data, rec) != nil {
+		return like, false
 	}
-	if err := s.Decode(enc, body, rec); err != nil {
-		return likeness{}, err
+	if len(rec.Entity) > 0 && string(rec.Entity) != events.UnescapeEntity(where.Token) {
+		return like, false
 	}
+	return likeness{id: string(rec.ID), token: where.Token}, true
+}
+
+func (l *likeness) compare(s *events.Schema, rec *events.Record) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %d %d", where.Token, rec.Time.Unix(), rec.Time.Nanosecond())
+	fmt.Fprintf(&b, "%s %d %d", l.token, rec.Time.Unix(), rec.Time.Nanosecond())
 	for _, v := range rec.Values[:len(s.Contract.Fields)] {
 		fmt.Fprintf(&b, " %d %v %q", v.State, v.Num+0, v.Text)
 	}
-	return likeness{string(rec.ID), sha256.Sum256(b.Bytes())}, nil
-}
-
-// readRepeats compares each event that is said to repeat another with that one, where EVENTS keeps both. Under another contract than the
-// outcome's only ids can be compared, and those only of events that it still reads.
-func (cfg *Config) readRepeats(ctx context.Context, c *checker) error {
-	if len(c.repeats) == 0 {
-		return nil
-	}
-	kinds, err := cfg.JS.KeyValue(ctx, events.KindsBucket)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", events.KindsBucket, err)
-	}
-	declared, err := kinds.Get(ctx, cfg.Kind)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil // nothing says how to read the events
-	}
-	if err != nil {
-		return fmt.Errorf("contract: %w", err)
-	}
-	contract, err := events.ParseContract(declared.Value())
-	if err != nil {
-		return fmt.Errorf("contract: %w", err)
-	}
-	schema, err := events.Compile(contract)
-	if err != nil {
-		return err
-	}
-	found := map[uint64]*likeness{}
-	from, to := c.repeats[0].First, uint64(0)
-	for _, x := range c.repeats {
-		found[x.First], found[x.Seq] = nil, nil
-		from, to = min(from, x.First), max(to, x.Seq)
-	}
-	stream := events.EventsStream(cfg.Kind)
-	r := newReader(cfg.JS, stream, "events."+cfg.Kind+".>", max(from, c.firstKept), false)
-	defer r.close(ctx)
-	var rec events.Record
-	if err := r.upTo(ctx, min(to, c.table.last), func(m message) error {
-		cfg.progress(stream, m.seq, to)
-		if _, wanted := found[m.seq]; wanted {
-			if like, err := likenessOf(schema, m.subject, m.data, &rec); err == nil {
-				found[m.seq] = &like
-			}
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	for _, x := range c.repeats {
-		c.repeat(x, found[x.First], found[x.Seq], x.Contract == declared.Revision())
-	}
-	return nil
+	l.content = sha256.Sum256(b.Bytes())
 }
 
 // repeat holds an outcome against the two events, each of which is nil where it is gone or cannot be read.

@@ -2,14 +2,17 @@ package verify
 
 import (
 	"crypto/sha256"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
 func TestRepeatsAreHeldAgainstBothEvents(t *testing.T) {
-	like := func(id, content string) *likeness { return &likeness{id, sha256.Sum256([]byte(content))} }
+	like := func(id, content string) *likeness { return &likeness{id: id, content: sha256.Sum256([]byte(content))} }
 	for _, x := range []struct {
 		first, seq uint64
 		conflict   bool
@@ -67,5 +70,40 @@ func TestRepeatsOfRows(t *testing.T) {
 	var report Report
 	if err := r.finish(source, 10, &report); err != nil || *report.Source != (SourceReport{Rows: 4}) {
 		t.Errorf("%+v, %v, %v", report.Source, report.Offenders, err)
+	}
+}
+
+// The book against going through all earlier events each time.
+func TestIDBookAgainstItsTwin(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 9))
+	type past struct {
+		id     string
+		seq    uint64
+		stored int64
+	}
+	for range 50 {
+		b := idBook{within: time.Duration(1 + r.IntN(200)), most: 1 + r.IntN(30), by: map[[16]byte]*idSeen{}}
+		var entered []past
+		stored, latest := int64(1000), int64(0)
+		for seq := uint64(1); seq < 300; seq++ {
+			id := strconv.Itoa(r.IntN(40))
+			stored = max(1, stored+int64(r.IntN(20))-3) // a clock may run back
+			latest = max(latest, stored)
+			var want uint64
+			for i, e := range entered {
+				if e.id == id && e.stored > latest-int64(b.within) && len(entered)-i <= b.most {
+					want = e.seq
+				}
+			}
+			if want == 0 {
+				entered = append(entered, past{id, seq, latest})
+			}
+			got := b.step(id, seq, stored, false, true)
+			if (got == nil) != (want == 0) || got != nil && got.seq != want {
+				t.Fatalf("event %d, id %s: %+v, want %d", seq, id, got, want)
+			}
+		}
 	}
 }

@@ -11,7 +11,7 @@ import "hash/fnv"
 type table struct {
 	first, last uint64 // sequences, both inclusive; first > last: empty
 	chunks      []*[chunkLen]uint32
-	before      map[uint64]*[chunkLen / 64]uint64 // by seq / chunkLen: outcomes of events older than first
+	before      seqSet // outcomes of events older than first
 }
 
 const (
@@ -22,7 +22,7 @@ const (
 )
 
 func newTable(first, last uint64) *table {
-	t := &table{first: first, last: last, before: map[uint64]*[chunkLen / 64]uint64{}}
+	t := &table{first: first, last: last, before: seqSet{}}
 	if first <= last {
 		t.chunks = make([]*[chunkLen]uint32, (last-first)/chunkLen+1)
 	}
@@ -72,15 +72,7 @@ func (t *table) named(seq uint64, token string) bool {
 // outcome marks an event as having one, and says whether it had one already.
 func (t *table) outcome(seq uint64) (already bool) {
 	if seq < t.first {
-		b := t.before[seq/chunkLen]
-		if b == nil {
-			b = new([chunkLen / 64]uint64)
-			t.before[seq/chunkLen] = b
-		}
-		word, bit := &b[seq%chunkLen/64], uint64(1)<<(seq%64)
-		already = *word&bit != 0
-		*word |= bit
-		return already
+		return t.before.add(seq)
 	}
 	c := t.cell(seq)
 	already = *c&hasResult != 0
@@ -102,4 +94,25 @@ func (t *table) missing(yield func(seq uint64, lane int) bool) {
 			}
 		}
 	}
+}
+
+// seqSet has a bit for each sequence, by seq / chunkLen.
+type seqSet map[uint64]*[chunkLen / 64]uint64
+
+// add says whether it was there already.
+func (s seqSet) add(seq uint64) (already bool) {
+	b := s[seq/chunkLen]
+	if b == nil {
+		b = new([chunkLen / 64]uint64)
+		s[seq/chunkLen] = b
+	}
+	word, bit := &b[seq%chunkLen/64], uint64(1)<<(seq%64)
+	already = *word&bit != 0
+	*word |= bit
+	return already
+}
+
+func (s seqSet) has(seq uint64) bool {
+	b := s[seq/chunkLen]
+	return b != nil && b[seq%chunkLen/64]&(1<<(seq%64)) != 0
 }

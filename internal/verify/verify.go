@@ -35,7 +35,8 @@ type Config struct {
 	Progress func(stream string, seq, last uint64)
 }
 
-// Report of Run. Without Missing, Duplicate, Disorder, Unknown and Misnamed (Told and Untrue are of no outcomes, Unlike is of those that count as Repeat and Conflict):
+// Report of Run. Without Missing, Duplicate, Disorder, Unknown and Misnamed (Told and Untrue are of no outcomes, Unlike is of those that count as Repeat and Conflict,
+// Unnoticed of Scored and History):
 //
 //	Events = Scored + Invalid + History + Repeat + Conflict + events that expired unscored, while EVENTS keeps all of them
 type Report struct {
@@ -55,7 +56,8 @@ type Report struct {
 	Unknown   uint64 `json:"unknown"`  // outcomes that name no event that EVENTS has, or had, or that cannot be read
 	Misnamed  uint64 `json:"misnamed"` // outcomes under another entity than their event
 
-	Unlike uint64 `json:"unlike"` // of Repeat and Conflict, those of which that is not so: the two events have other ids, or are as like as is not said
+	Unlike    uint64 `json:"unlike"`    // of Repeat and Conflict, those of which that is not so: the two events have other ids, or are as like as is not said
+	Unnoticed uint64 `json:"unnoticed"` // of Scored and History, those whose id an earlier event has, within what the contract says: they repeat it, and nobody said so
 
 	Told   uint64 `json:"told,omitempty"`   // labels that EVENTS tells of, for memory
 	Untrue uint64 `json:"untrue,omitempty"` // of them, those that no label says, or of no such event; and messages that cannot be read
@@ -79,7 +81,7 @@ type Offender struct {
 
 // OK says that nothing is missing, doubled or out of order.
 func (r Report) OK() bool {
-	return r.Missing == 0 && r.Duplicate == 0 && r.Disorder == 0 && r.Unknown == 0 && r.Misnamed == 0 && r.Unlike == 0 && r.Untrue == 0 &&
+	return r.Missing == 0 && r.Duplicate == 0 && r.Disorder == 0 && r.Unknown == 0 && r.Misnamed == 0 && r.Unlike == 0 && r.Unnoticed == 0 && r.Untrue == 0 &&
 		(r.Source == nil || r.Source.Missing == 0 && r.Source.Duplicate == 0)
 }
 
@@ -90,7 +92,7 @@ func (r Report) String() string {
 	for _, x := range []struct {
 		name string
 		n    uint64
-	}{{"history", r.History}, {"repeat", r.Repeat}, {"conflict", r.Conflict}, {"unlike", r.Unlike}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
+	}{{"history", r.History}, {"repeat", r.Repeat}, {"conflict", r.Conflict}, {"unlike", r.Unlike}, {"unnoticed", r.Unnoticed}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
 		if x.n > 0 {
 			fmt.Fprintf(&b, " %s=%d", x.name, x.n)
 		}
@@ -137,7 +139,9 @@ type checker struct {
 	lastEvent []uint64 // by lane
 	lastSeen  []uint64 // by lane: the event of its latest outcome in order
 
-	repeats []events.Repeat // of events that EVENTS held as Run began
+	repeats  []events.Repeat // of events that EVENTS held as Run began
+	contract *contract       // nil: none is declared
+	scored   seqSet          // events scored under contract, or one that judges ids alike, if it judges them at all
 
 	limit  int
 	named  map[string]int // offenders by what
@@ -154,7 +158,7 @@ const (
 
 func newChecker(kind string, first, last uint64, limit int) *checker {
 	return &checker{
-		kind: kind, table: newTable(first, last), firstKept: first, limit: limit, named: map[string]int{}, report: Report{Kind: kind},
+		kind: kind, table: newTable(first, last), scored: seqSet{}, firstKept: first, limit: limit, named: map[string]int{}, report: Report{Kind: kind},
 		lastEvent: make([]uint64, maxLane+1), lastSeen: make([]uint64, maxLane+1),
 	}
 }
@@ -221,6 +225,7 @@ func (c *checker) outcome(subject string, at uint64, body []byte) {
 	default:
 		c.report.Scored++
 	}
+	c.judged(s.Band, first, body)
 	if c.rows != nil {
 		id, err := outcomeID(s.Band, body)
 		if err != nil {
@@ -249,6 +254,16 @@ func (c *checker) outcome(subject string, at uint64, body []byte) {
 		bad(whatMisnamed, first, "the event is of another entity")
 	}
 	c.mark(subject, at, first, lane)
+}
+
+// judged notes that whoever made the outcome took the event for no repeat.
+func (c *checker) judged(band string, seq uint64, body []byte) {
+	if c.contract == nil || c.contract.within == 0 || seq < c.table.first || band == events.BandInvalid || isRepeat(band) {
+		return
+	}
+	if x, err := events.DecodeScore(body); err == nil && c.contract.same(x.Contract) {
+		c.scored.add(seq)
+	}
 }
 
 func (c *checker) mark(subject string, at, seq uint64, lane int) {
@@ -328,6 +343,9 @@ func Run(ctx context.Context, cfg Config) (Report, error) {
 		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
 	}
 	c.rows = rs
+	if c.contract, err = cfg.readContract(ctx); err != nil {
+		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
+	}
 	if err := cfg.readTold(ctx, c); err != nil {
 		return Report{}, fmt.Errorf("verify %s: %w", cfg.Kind, err)
 	}

@@ -443,13 +443,13 @@ func TestParseReply(t *testing.T) {
 		{"$JS.ACK._.hash.EVENTS_payment.verify-a.1.17.3.1700000000000000000.5", "verify-a", 17, 3},
 		{"$JS.ACK._.hash.EVENTS_payment.verify-a.1.17.3.1700000000000000000.5.token", "verify-a", 17, 3},
 	} {
-		consumer, seq, cseq, err := parseReply(x.reply)
-		if err != nil || consumer != x.consumer || seq != x.seq || cseq != x.cseq {
+		consumer, seq, cseq, stored, err := parseReply(x.reply)
+		if err != nil || stored != 1_700_000_000_000_000_000 || consumer != x.consumer || seq != x.seq || cseq != x.cseq {
 			t.Errorf("%s: %q %d %d %v", x.reply, consumer, seq, cseq, err)
 		}
 	}
-	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.a.b.1.2.3", "$JS.ACK.a.b.c.1.2.3.4.5", "$JS.ACK.a.b.1.x.3.4.5"} {
-		if _, _, _, err := parseReply(reply); err == nil {
+	for _, reply := range []string{"", "_INBOX.x", "$JS.ACK.a.b.1.2.3", "$JS.ACK.a.b.c.1.2.3.4.5", "$JS.ACK.a.b.1.x.3.4.5", "$JS.ACK.a.b.1.2.3.x.5"} {
+		if _, _, _, _, err := parseReply(reply); err == nil {
 			t.Errorf("%q: no error", reply)
 		}
 	}
