@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -285,8 +286,8 @@ func (m *Memory) validate(c *Contract) error {
 	if len(keys) > MaxMemoryKeys || len(keyFields) > MaxKeyFields {
 		errs = append(errs, fmt.Errorf("contract %s: memory: %d different keys of %d different fields: at most %d of %d", c.Kind, len(keys), len(keyFields), MaxMemoryKeys, MaxKeyFields))
 	}
-	for by, w := range windows {
-		if len(w) > MaxMemoryWindows {
+	for _, by := range slices.Sorted(maps.Keys(windows)) {
+		if w := windows[by]; len(w) > MaxMemoryWindows {
 			errs = append(errs, fmt.Errorf("contract %s: memory: %d different windows by %s: at most %d", c.Kind, len(w), by, MaxMemoryWindows))
 		}
 	}
@@ -298,8 +299,8 @@ func (m *Memory) validate(c *Contract) error {
 			errs = append(errs, fmt.Errorf("contract %s: memory: repeats: ids %d: want 1 to %d", c.Kind, r.IDs, MaxRepeatsIDs))
 		}
 	}
-	if m.Idle < 0 || m.Idle > MaxMemoryIdle {
-		errs = append(errs, fmt.Errorf("contract %s: memory: idle %s: at most %s", c.Kind, m.Idle, MaxMemoryIdle))
+	if m.Idle != 0 && (m.Idle < MinMemoryWindow || m.Idle > MaxMemoryIdle) {
+		errs = append(errs, fmt.Errorf("contract %s: memory: idle %s: want %s to %s", c.Kind, m.Idle, MinMemoryWindow, MaxMemoryIdle))
 	}
 	return errors.Join(errs...)
 }

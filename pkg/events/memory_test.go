@@ -78,6 +78,27 @@ func TestMemoryContract(t *testing.T) {
 	}
 }
 
+// How long is remembered has bounds: below a microsecond every key would be idle at once.
+func TestMemoryBounds(t *testing.T) {
+	text := strings.Replace(memoryContract, "FEATURE", "{name: n, by: card, take: count}", 1)
+	for _, x := range []struct{ line, err string }{
+		{"idle: 1s", ""},
+		{"idle: 1ns", "idle 1ns: want 1s"},
+		{"idle: -3d", "want a whole number of days"},
+		{"idle: 40000d", "whole number of days"},
+		{"repeats: {within: 0s, ids: 1}", ""},
+		{"repeats: {within: -1s}", "duration \"-1s\""},
+		{"repeats: {within: 401d}", "up to"},
+		{"repeats: {ids: -4}", "ids -4"},
+		{"repeats: {ids: 3000000}", "want 1 to 2000000"},
+	} {
+		_, err := ParseContract([]byte(strings.Replace(text, "memory:\n", "memory:\n  "+x.line+"\n", 1)))
+		if (x.err == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), x.err) {
+			t.Errorf("%s: %v, want %q", x.line, err, x.err)
+		}
+	}
+}
+
 // A model that reads a feature keeps it as it was trained.
 func TestMemoryCompatible(t *testing.T) {
 	parse := func(feature string) Contract {
