@@ -16,6 +16,7 @@ import (
 	"github.com/riskweir/riskweir/internal/command"
 	"github.com/riskweir/riskweir/internal/impact"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/internal/service"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -57,8 +58,8 @@ Example: riskweir model promote payment v4 --reason "passed the review of 3 Marc
 
 const modelRollbackHelp = `Put an earlier version in force again, and wait until every lane scores with it.
 
-Without a version, the champion before this one; typed twice it does not bring the bad one back. The trainer may promote its next candidate all
-the same: stop it first if it must not.
+Without a version, the champion before this one; typed twice it does not bring the bad one back. A canary is rolled back with it: it was held
+against the champion that goes. A canary that is named is itself taken out. Under the policy gated the trainer's next version may still come into force by the gates.
 ` + switchHelp + `
 Examples:
 
@@ -73,6 +74,29 @@ Examples:
 
   riskweir model impact payment v3
   riskweir model impact payment v3 --list | jq -r 'select(.decision == "decline") | .id'`
+
+const orderHelp = `
+It must be there, be whole, and fit the declared contract. The change is one compare-and-swap of the rollout record; what the kind's policy does
+not allow is refused, and nothing is changed. Then it waits until every lane has committed at the new revision.
+
+Exit status: as of promote.
+`
+
+const modelShadowHelp = `Let a version score every event beside the champion, and decide none.
+
+The trainer pairs its scores with the champion's, and tells in 'riskweir model log' how it does.
+` + orderHelp + `
+Example: riskweir model shadow payment v5 --reason "trained without the field channel"`
+
+const modelCanaryHelp = `Let a version decide for a share of the entities: the first of the kind's steps.
+
+Which they are is a hash of the entity, so that an entity stays with one version. It is rolled back by itself if the gate finds it worse.
+` + orderHelp + `
+Example: riskweir model canary payment v5 --reason "a month as shadow"`
+
+const modelRetireHelp = `Take a candidate or a shadow out. It can come back.
+` + orderHelp + `
+Example: riskweir model retire payment v5 --reason "v6 is trained on more"`
 
 // modelFlags are those of all model verbs.
 type modelFlags struct {
@@ -156,6 +180,16 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 	key := cmd.Command("key", modelKeyHelp)
 	file := key.Arg("file", "File of the seed").Required().String()
 	a.run(key, func(context.Context) error { return a.modelKey(*file) })
+	for _, x := range []struct {
+		verb rollout.Verb
+		help string
+	}{{rollout.OrderShadow, modelShadowHelp}, {rollout.OrderCanary, modelCanaryHelp}, {rollout.OrderRetire, modelRetireHelp}} {
+		c := changing(string(x.verb), x.help, func(ctx context.Context, f *modelFlags, r registered, on *audit.Entry) error {
+			return a.modelOrder(ctx, f, r, on, x.verb)
+		})
+		version(c, "Version, such as v3").Required()
+		switching(c)
+	}
 
 	impacts := verb("impact", modelImpactHelp, a.modelImpact)
 	version(impacts, "Version, such as v3").Required()
@@ -193,6 +227,7 @@ func openRegistry(ctx context.Context, js natsjs.JetStream, kind string) (regist
 type switched struct {
 	Kind     string   `json:"kind"`
 	Model    string   `json:"model"`
+	Stage    string   `json:"stage"`
 	Before   string   `json:"before,omitempty"`
 	Revision uint64   `json:"revision"`
 	Changed  bool     `json:"changed"` // false: it was in force already
@@ -219,11 +254,15 @@ func about(kind, version string) string {
 }
 
 func (a *app) modelPromote(ctx context.Context, f *modelFlags, r registered, on *audit.Entry) error {
+	return a.modelOrder(ctx, f, r, on, rollout.OrderPromote)
+}
+
+func (a *app) modelOrder(ctx context.Context, f *modelFlags, r registered, on *audit.Entry, verb rollout.Verb) error {
 	version, err := model.ParseVersion(f.kind, f.version)
 	if err != nil {
 		return err
 	}
-	return a.switchModel(ctx, f, r, on, func(s model.Switch) (model.Switched, error) { return r.registry.PromoteFit(ctx, s, version) })
+	return a.switchModel(ctx, f, r, on, version, func(s model.Switch) (model.Switched, error) { return r.registry.Order(ctx, s, verb, version) })
 }
 
 func (a *app) modelRollback(ctx context.Context, f *modelFlags, r registered, on *audit.Entry) error {
@@ -235,10 +274,11 @@ func (a *app) modelRollback(ctx context.Context, f *modelFlags, r registered, on
 		}
 		version = v
 	}
-	return a.switchModel(ctx, f, r, on, func(s model.Switch) (model.Switched, error) { return r.registry.Rollback(ctx, s, version) })
+	return a.switchModel(ctx, f, r, on, version, func(s model.Switch) (model.Switched, error) { return r.registry.Rollback(ctx, s, version) })
 }
 
-func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, on *audit.Entry, do func(model.Switch) (model.Switched, error)) error {
+// switchModel carries out an order about a version; 0: about whichever is champion then.
+func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, on *audit.Entry, version int, do func(model.Switch) (model.Switched, error)) error {
 	if f.by == "" {
 		f.by = whoami()
 	}
@@ -247,14 +287,17 @@ func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, on *
 		return advised(err, f.kind)
 	}
 	lanes := events.LaneNumbers(r.schema.Contract.Lanes)
+	if version == 0 {
+		version = done.Now.Champion
+	}
 	s := switched{
-		Kind: f.kind, Model: model.Name(f.kind, done.Now.Champion), Revision: done.Revision, Changed: done.Changed,
+		Kind: f.kind, Model: model.Name(f.kind, version), Stage: stageOf(done.Now, version), Revision: done.Revision, Changed: done.Changed,
 		StoredMS: inMS(time.Since(f.began)), Lanes: len(lanes), Behind: []behind{},
 	}
 	on.About(s.Model)
 	on.Before(done.Before)
 	on.After(map[string]any{"rollout": done.Now, "revision": done.Revision, "changed": done.Changed})
-	if done.Before.Champion != 0 && done.Changed {
+	if done.Before.Champion != 0 && done.Before.Champion != done.Now.Champion {
 		s.Before = model.Name(f.kind, done.Before.Champion)
 	}
 	waiting, cancel := context.WithTimeout(ctx, f.timeout)
@@ -287,7 +330,11 @@ func (a *app) switchModel(ctx context.Context, f *modelFlags, r registered, on *
 func (s switched) String() string {
 	var b strings.Builder
 	if s.Changed {
-		fmt.Fprintf(&b, "%s is in force, revision %d, after %s", s.Model, s.Revision, short(ms(s.StoredMS)))
+		is := s.Stage
+		if is == string(rollout.Champion) {
+			is = "in force"
+		}
+		fmt.Fprintf(&b, "%s is %s, revision %d, after %s", s.Model, is, s.Revision, short(ms(s.StoredMS)))
 		if s.Before != "" {
 			fmt.Fprintf(&b, ", in place of %s", s.Before)
 		}
@@ -327,6 +374,8 @@ func advised(err error, kind string) error {
 		advice = "'riskweir model log " + kind + "' tells by whom; decide again"
 	case errors.Is(err, model.ErrUntrusted):
 		advice = "the champion goes on; if you know where it is from, 'riskweir model sign " + kind + " vN' signs it"
+	case errors.Is(err, rollout.ErrOrder):
+		advice = "'riskweir model list " + kind + "' tells the stage of each version, 'riskweir kind show " + kind + "' the policy"
 	case errors.Is(err, model.ErrArtifact):
 		advice = "the champion goes on; train and publish another"
 	case errors.Is(err, model.ErrUnfit):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,19 +10,14 @@ import (
 	"time"
 
 	"github.com/riskweir/riskweir/internal/model"
-)
-
-// States of a version.
-const (
-	stateChampion = "champion"
-	statePrevious = "previous"
+	"github.com/riskweir/riskweir/internal/rollout"
 )
 
 // listed is one version.
 type listed struct {
 	Version   int       `json:"version"`
 	Name      string    `json:"name"`
-	State     string    `json:"state,omitempty"` // champion, previous, or neither
+	State     string    `json:"state,omitempty"` // a stage, or previous
 	Created   time.Time `json:"created,omitzero"`
 	CreatedBy string    `json:"created_by,omitempty"`
 	AUC       float64   `json:"auc"`
@@ -30,15 +26,23 @@ type listed struct {
 	Error     string    `json:"error,omitempty"` // why it may not serve; then nothing else of it is known
 }
 
-func stateOf(r model.Rollout, version int) string {
-	switch version {
-	case r.Champion:
-		return stateChampion
-	case r.Previous:
+// stageOf a version, "" where the record does not know it.
+func stageOf(r model.Rollout, version int) string {
+	s := r.State()
+	l := s.Of(version)
+	switch {
+	case l == nil:
+		return ""
+	case l.Stage == rollout.Canary:
+		return fmt.Sprintf("%s %v", l.Stage, l.Share)
+	case version == s.Previous:
 		return statePrevious
 	}
-	return ""
+	return string(l.Stage)
 }
+
+// statePrevious is retired, and what a rollback goes back to.
+const statePrevious = "previous"
 
 func (a *app) modelList(ctx context.Context, f *modelFlags, r registered) error {
 	rollout, revision, unread := r.registry.Rollout(ctx, f.kind)
@@ -51,7 +55,7 @@ func (a *app) modelList(ctx context.Context, f *modelFlags, r registered) error 
 	}
 	all := []listed{}
 	for _, e := range entries {
-		x := listed{Version: e.Version, Name: model.Name(f.kind, e.Version), State: stateOf(rollout, e.Version)}
+		x := listed{Version: e.Version, Name: model.Name(f.kind, e.Version), State: stageOf(rollout, e.Version)}
 		artifact, err := r.registry.Get(ctx, f.kind, e.Version)
 		switch {
 		case errors.Is(err, model.ErrArtifact):
@@ -68,9 +72,9 @@ func (a *app) modelList(ctx context.Context, f *modelFlags, r registered) error 
 		return a.printJSON(all)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-8s %-9s %-15s %9s  %-20s %s\n", "version", "state", "AUC", "rows", "trained", "by")
+	fmt.Fprintf(&b, "%-8s %-11s %-15s %9s  %-20s %s\n", "version", "stage", "AUC", "rows", "trained", "by")
 	for _, x := range all {
-		fmt.Fprintf(&b, "%-8s %-9s ", fmt.Sprintf("v%d", x.Version), orDash(x.State))
+		fmt.Fprintf(&b, "%-8s %-11s ", fmt.Sprintf("v%d", x.Version), orDash(x.State))
 		if x.Error != "" {
 			fmt.Fprintf(&b, "cannot serve: %s\n", x.Error)
 			continue
@@ -112,7 +116,7 @@ func (a *app) modelShow(ctx context.Context, f *modelFlags, r registered) error 
 	if f.json {
 		err = a.printJSON(artifact)
 	} else {
-		_, err = fmt.Fprint(a.out, modelPage(artifact, stateOf(rollout, version), unfit))
+		_, err = fmt.Fprint(a.out, modelPage(artifact, stageOf(rollout, version), unfit))
 	}
 	if err == nil && unfit != nil {
 		return errBroken
@@ -210,10 +214,36 @@ func logPage(kind string, all []logged) string {
 		default:
 			fmt.Fprintf(&b, "%-9s %-9s %s: %s\n", vN(l.Record.Champion), vN(l.Record.Previous), l.Record.UpdatedBy, l.Record.Reason)
 		}
+		if l.Record == nil || l.PutBack != 0 {
+			continue
+		}
+		for _, d := range l.Record.Decisions {
+			fmt.Fprintf(&b, "%-32s%s\n", "", moved(&d))
+		}
 	}
 	fmt.Fprintf(&b, "\n'nats kv revert MODELS %s REVISION' puts a record back, and is a rollback as valid as 'riskweir model rollback': scorers follow it alike.\n"+
 		"The version is not checked first then: one that cannot serve is passed over by the scorers, and the champion goes on.\n", model.RolloutKey(kind))
 	return b.String()
+}
+
+// moved says what became of one version, by whom, and on what evidence.
+func moved(d *model.Decision) string {
+	was, is := cmp.Or(string(d.From), "new"), string(d.To)
+	if d.Share != 0 {
+		is += fmt.Sprintf(" %v", d.Share)
+	}
+	text := fmt.Sprintf("%s %s -> %s, by %s", cmp.Or(vN(d.Version), "-"), was, is, d.By)
+	if len(d.Evidence.Checks) == 0 {
+		return text + ", without evidence"
+	}
+	return fmt.Sprintf("%s, evidence %s of events %s: %s", text, d.Hash[:12], eventsOf(&d.Evidence), d.Evidence.Sentence())
+}
+
+func eventsOf(e *rollout.Evidence) string {
+	if e.Last == 0 {
+		return "stored before"
+	}
+	return fmt.Sprintf("%d to %d", e.First, e.Last)
 }
 
 func vN(version int) string {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/internal/scorer"
 	"github.com/riskweir/riskweir/internal/service"
 	"github.com/riskweir/riskweir/internal/testkit"
@@ -23,7 +25,7 @@ import (
 func cardModel(field string, intercept float64) *model.Artifact {
 	spec := feature.Spec{Version: feature.SpecVersion, Zone: "UTC", Fields: []feature.Transform{{Field: field, Kind: feature.Numeric, Mean: 20, SD: 10}}}
 	a := &model.Artifact{
-		Format: model.Format, Kind: "payment", Version: 1, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), CreatedBy: "ann", Code: "test",
+		Format: model.Format, Kind: "payment", Version: 1, Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), CreatedBy: "trainer t1", Code: "test",
 		Contract: model.ContractRef{Version: 1}, Training: model.Training{Rows: 10, Positives: 2, DataHash: "00"},
 		Metrics: model.Metrics{Rows: 10, Positives: 2, AUC: 0.8, AUCSE: 0.02, LogLoss: 0.1, Brier: 0.03},
 		Scale:   model.DefaultScale, Calibration: model.Calibration{Method: model.CalibrationNone},
@@ -132,7 +134,7 @@ func TestModelVerbs(t *testing.T) {
 	}
 	step(2, "model list payment", "impact", "payment", "v9")
 	out = step(0, "v2       champion", "list", "payment")
-	for _, want := range []string{"v1       previous  0.8000 ± 0.0200", "v3       -", "v4       -         cannot serve: "} {
+	for _, want := range []string{"v1       previous    0.8000 ± 0.0200", "v3       -", "v4       -           cannot serve: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q:\n%s", want, out)
 		}
@@ -146,6 +148,33 @@ func TestModelVerbs(t *testing.T) {
 	publish(3)
 	scored("v1", 10)
 	scored("v2", 5)
+
+	// Beside the champion, for a share of the entities, and out again; nobody lets what they put forward decide.
+	if _, err := registry.Publish(ctx, cardModel("amount", 0.5)); err != nil {
+		t.Fatal(err)
+	}
+	step(0, "payment.v000005 is shadow, revision", "shadow", "payment", "v5", "--reason", "try it", "--by", "bob")
+	step(2, "somebody else must let it decide", "canary", "payment", "v5", "--reason", "r", "--by", "bob")
+	step(2, "declare the one it was trained under", "rollback", "payment", "v3", "--reason", "r")
+	step(0, "payment.v000005 is canary 0.1, revision", "canary", "payment", "v5", "--reason", "did well", "--by", "ann")
+	step(2, "v5 is canary: promote it, or roll it back first", "promote", "payment", "v2", "--reason", "r")
+	step(0, "v5       canary 0.1", "list", "payment")
+	share := rollout.NewShare("payment", 5, 0.1)
+	var in, others int
+	for i := 0; in < 3 || others < 3; i++ {
+		entity := fmt.Sprintf("card%d", i)
+		if share.Has(entity) {
+			in++
+		} else {
+			others++
+		}
+		if _, err := js.Publish(ctx, "events.payment."+entity, []byte(`{"amount":30}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scored("v5", uint64(in))
+	scored("v1", uint64(10+others))
+	step(0, "payment.v000005 is rolled back", "rollback", "payment", "v5", "--reason", "r")
 
 	// As 'nats kv revert' does: the bytes of an earlier revision once more.
 	entry, err := kv.GetRevision(ctx, model.RolloutKey("payment"), s.Revision)
@@ -167,13 +196,14 @@ func TestModelVerbs(t *testing.T) {
 	scored("v2", 11)
 	step(0, "payment.v000001 is in force", "rollback", "payment", "v1", "--reason", "out of the nonsense")
 	out = step(0, "nats kv revert MODELS payment.rollout", "log", "payment")
-	for _, want := range []string{"ann: the first", "declines all of Monday", fmt.Sprintf("put back as it was at revision %d", s.Revision), "scorers passed it over", "out of the nonsense"} {
+	for _, want := range []string{"ann: the first", "declines all of Monday", fmt.Sprintf("put back as it was at revision %d", s.Revision), "scorers passed it over", "out of the nonsense",
+		"v5 shadow -> canary 0.1, by ann, without evidence", "v5 canary -> rolled back"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q:\n%s", want, out)
 		}
 	}
-	if rows := strings.Count(out, "\n") - 4; rows != 6 {
-		t.Errorf("%d records, want 6:\n%s", rows, out)
+	if rows := regexp.MustCompile(`(?m)^ *[0-9]+  20`).FindAllString(out, -1); len(rows) != 9 {
+		t.Errorf("%d records, want 9:\n%s", len(rows), out)
 	}
 }
 

@@ -163,8 +163,8 @@ func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, on *audit.E
 	if !promote {
 		return nil
 	}
-	if _, _, err := registry.Promote(ctx, kind, version, by, "riskweir train --promote"); err != nil {
-		return err
+	if _, err := registry.PromoteFit(ctx, model.Switch{Schema: schema, By: by, Reason: "riskweir train --promote"}, version); err != nil {
+		return advised(err, kind)
 	}
 	on.After(map[string]any{"published": model.Name(kind, version), "promoted": true})
 	fmt.Fprintf(a.out, "%s is in force\n", model.Name(kind, version))

@@ -245,6 +245,9 @@ func (u *upRun) applyAll(ctx context.Context, o topology.Options, on *audit.Entr
 	if u.lanes != 0 {
 		contract.Lanes = u.lanes
 	}
+	if contract.Rollout == nil && err != nil { // a new kind, for whoever typed 'up': the default is for a house with more than one person
+		contract.Rollout = events.PlaygroundRollout()
+	}
 	done, err := topology.ApplyKind(ctx, u.js, contract, o)
 	if err != nil {
 		return fmt.Errorf("kind %s: %w", contract.Kind, err)

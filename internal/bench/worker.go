@@ -66,6 +66,8 @@ func (p prepared) Outcomes(batch []lane.Event) []*nats.Msg {
 
 func (p prepared) Unread(e lane.Event, _ int) *nats.Msg { return p.Outcomes([]lane.Event{e})[0] }
 
+func (p prepared) Beside(before events.Besides) events.Besides { return before }
+
 func (p prepared) Expired(first, last uint64) *nats.Msg {
 	return &nats.Msg{Subject: events.CommitSubject(p.kind, events.BandExpired, "lane"), Data: fmt.Appendf(nil, "%d-%d", first, last)}
 }

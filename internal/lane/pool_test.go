@@ -208,7 +208,9 @@ func (sequences) Outcomes(batch []Event) []*nats.Msg {
 	}
 	return out
 }
-func (sequences) Unread(e Event, _ int) *nats.Msg { return outcomeOf(events.BandInvalid, e) }
+func (sequences) Unread(e Event, _ int) *nats.Msg             { return outcomeOf(events.BandInvalid, e) }
+func (sequences) Beside(before events.Besides) events.Besides { return before }
+
 func (sequences) Expired(first, last uint64) *nats.Msg {
 	return &nats.Msg{Subject: events.CommitSubject(testKind, events.BandExpired, "lane"), Data: fmt.Appendf(nil, "%d-%d", first, last)}
 }

@@ -26,6 +26,8 @@ type Stage interface {
 	Prepare(batch []Event) func(ctx context.Context) error
 	// Outcomes returns one message an event, in order: it always has an outcome.
 	Outcomes(batch []Event) []*nats.Msg
+	// Beside returns the counts of before, and on top of them how the versions beside the champion fared on the events of the last Outcomes.
+	Beside(before events.Besides) events.Besides
 	// Unread is the outcome of an event that scorers died on.
 	Unread(e Event, attempts int) *nats.Msg
 	// Expired is the outcome of a range that left the stream unscored.
@@ -413,12 +415,12 @@ func (r *runner) messages(ctx context.Context, a Commit) ([]*nats.Msg, error) {
 	case a.Treatment == Expired:
 		msgs = append(msgs, r.Stage.Expired(a.First, a.Last))
 	case len(a.Events) > 0 && r.alone:
-		msgs = r.Stage.Outcomes(a.Events)
+		msgs = r.outcomes(&a)
 	case len(a.Events) > 0:
 		if err := r.Company.join(ctx); err != nil {
 			return nil, fmt.Errorf("wait for another lane to try alone what scorers died of: %w", err)
 		}
-		msgs = r.Stage.Outcomes(a.Events)
+		msgs = r.outcomes(&a)
 		r.Company.leave()
 	}
 	body, err := json.Marshal(a.Position)
@@ -429,6 +431,14 @@ func (r *runner) messages(ctx context.Context, a Commit) ([]*nats.Msg, error) {
 	position.Data = body
 	topology.Fence(position, a.Fence)
 	return append(msgs, position), nil
+}
+
+// outcomes of a commit, whose position then has the counts of the same events.
+func (r *runner) outcomes(a *Commit) []*nats.Msg {
+	msgs := r.Stage.Outcomes(a.Events)
+	a.Position.Beside = r.Stage.Beside(a.Position.Beside)
+	r.machine.Counted(a.ID, a.Position.Beside)
+	return msgs
 }
 
 func (r *runner) api(ctx context.Context, subject string, body []byte, reply any) error {

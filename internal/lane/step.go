@@ -292,6 +292,13 @@ func suspected(p events.Position, narrow int) events.Position {
 	return p
 }
 
+// Counted adds to the position of the commit that is being made what its events' versions came to, which the stage knows.
+func (m *Machine) Counted(commit uint64, b events.Besides) {
+	if m.phase == Committing && m.asked == commit {
+		m.next.Beside = b
+	}
+}
+
 // commit stores next under the fence of token. If we die on the next line it is stored or
 // not; either way the next owner finds one position and goes on behind it.
 func (m *Machine) commit(p Phase, next events.Position, batch []Event, t Treatment) []Action {

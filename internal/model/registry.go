@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -23,80 +24,10 @@ var (
 	ErrConflict = errors.New("the rollout record was changed by someone else")
 )
 
-// Canary gives a version a share of the entities.
-type Canary struct {
-	Version int     `json:"version"`
-	Share   float64 `json:"share"` // of entities, 0 to 1
-}
-
-// Rollout says which versions of a kind serve. It is changed by compare-and-swap only. Which record is newer is told
-// by its revision in MODELS: an older version number at a newer revision is a rollback.
-type Rollout struct {
-	Champion  int       `json:"champion"`
-	Previous  int       `json:"previous,omitempty"` // the champion before
-	Shadow    []int     `json:"shadow,omitempty"`
-	Canary    *Canary   `json:"canary,omitempty"`
-	UpdatedBy string    `json:"updated_by"`
-	Reason    string    `json:"reason"`
-	At        time.Time `json:"at"`
-}
-
 // RolloutKey of a kind in MODELS.
 func RolloutKey(kind string) string { return kind + ".rollout" }
 
 const rolloutSuffix = ".rollout"
-
-func (r Rollout) Validate() error {
-	var errs []error
-	version := func(what string, v int) {
-		if v < 1 || v > MaxVersion {
-			errs = append(errs, fmt.Errorf("%s %d: want a version from 1 to %d", what, v, MaxVersion))
-		}
-	}
-	version("champion", r.Champion)
-	if r.Previous != 0 {
-		version("previous", r.Previous)
-	}
-	for _, v := range r.Shadow {
-		version("shadow", v)
-	}
-	if r.Canary != nil {
-		version("canary", r.Canary.Version)
-		if !(r.Canary.Share >= 0 && r.Canary.Share <= 1) {
-			errs = append(errs, fmt.Errorf("canary share %v: want 0 to 1", r.Canary.Share))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Promoted is the record after a version became champion.
-func (r Rollout) Promoted(version int, by, reason string, at time.Time) Rollout {
-	next := Rollout{Champion: version, Previous: r.Champion, Canary: r.Canary, UpdatedBy: by, Reason: reason, At: at.UTC()}
-	if r.Champion == version {
-		next.Previous = r.Previous
-	}
-	for _, v := range r.Shadow {
-		if v != version {
-			next.Shadow = append(next.Shadow, v)
-		}
-	}
-	if r.Canary != nil && r.Canary.Version == version {
-		next.Canary = nil
-	}
-	return next
-}
-
-// DecodeRollout refuses unknown members and versions that cannot be.
-func DecodeRollout(body []byte) (Rollout, error) {
-	var r Rollout
-	if err := strict(body, &r); err != nil {
-		return Rollout{}, fmt.Errorf("%w: %w", ErrRollout, err)
-	}
-	if err := r.Validate(); err != nil {
-		return Rollout{}, fmt.Errorf("%w: %w", ErrRollout, err)
-	}
-	return r, nil
-}
 
 // Registry holds the versions and rollout records of all kinds in the bucket MODELS.
 //
@@ -385,11 +316,11 @@ func (r *Registry) SetRollout(ctx context.Context, kind string, record Rollout, 
 	return rev, nil
 }
 
-// Promote makes a version the champion of its kind and returns the record and its revision. The version must be there
-// and fit to serve; the replica that is asked gets a second to learn of one just published. Promoting the champion changes nothing. A
-// record that was edited into nonsense is replaced.
+// Promote makes a version the champion of its kind and returns the record and its revision, whoever proposed it and whether or not it fits a
+// contract: who can say which contract is declared uses PromoteFit.
 func (r *Registry) Promote(ctx context.Context, kind string, version int, by, reason string) (Rollout, uint64, error) {
-	done, err := r.change(ctx, kind, by, reason, func(*Artifact) error { return nil }, func(Rollout, uint64, error) (int, error) { return version, nil })
+	o := rollout.Order{Verb: rollout.OrderPromote, Version: version, By: by, Why: reason}
+	done, err := r.order(ctx, kind, rollout.Policy{Approval: rollout.Solo}, func(*Artifact) error { return nil }, func(Rollout, uint64, error) (rollout.Order, error) { return o, nil })
 	if err != nil {
 		return done.Now, done.Revision, fmt.Errorf("promote: %w", err)
 	}

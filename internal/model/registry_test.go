@@ -173,7 +173,7 @@ func TestRegistry(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		next := record.Promoted(1, "ann", "back", time.Now())
+		next := Rollout{Champion: 1, Previous: record.Champion, UpdatedBy: "ann", Reason: "back", At: time.Now()}
 		for _, wrong := range []uint64{0, rev - 1} {
 			if _, err := r.SetRollout(ctx, "payment", next, wrong); !errors.Is(err, ErrConflict) {
 				t.Errorf("at %d: %v, want ErrConflict", wrong, err)

@@ -260,7 +260,7 @@ func TestWatcherRefusesUntrusted(t *testing.T) {
 			t.Errorf("promote v%d with the trusted key known: %v", x.version, err)
 		}
 		// Somebody who may write to MODELS, and asks nobody.
-		at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", record.Promoted(x.version, "mallory", "", time.Now()), before)
+		at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", Rollout{Champion: x.version, Previous: record.Champion, UpdatedBy: "mallory", At: time.Now()}, before)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -293,7 +293,7 @@ func TestWatcherRefusesUntrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", record.Promoted(2, "test", "", time.Now()), before)
+	at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", Rollout{Champion: 2, Previous: record.Champion, UpdatedBy: "test", At: time.Now()}, before)
 	if err != nil {
 		t.Fatal(err)
 	}

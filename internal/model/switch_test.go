@@ -60,7 +60,7 @@ func TestSwitch(t *testing.T) {
 		want result
 	}{
 		{promote(1), result{champion: 1, changed: true}},
-		{rollback(0), result{champion: 1, err: ErrNothingBefore, says: "payment.v000001 is the first champion"}},
+		{rollback(0), result{champion: 1, err: ErrNothingBefore, says: "payment.v000001 is in force since revision"}},
 		{promote(2), result{champion: 2, previous: 1, changed: true}},
 		{promote(2), result{champion: 2, previous: 1}},
 		{promote(3), result{champion: 3, previous: 2, changed: true}},
@@ -68,15 +68,15 @@ func TestSwitch(t *testing.T) {
 		{promote(4), result{champion: 3, previous: 2, err: ErrUnfit, says: "unheard_of"}},
 		{promote(5), result{champion: 3, previous: 2, err: ErrArtifact, says: "checksum"}},
 		{rollback(4), result{champion: 3, previous: 2, err: ErrUnfit, says: "unheard_of"}},
-		{rollback(0), result{champion: 2, previous: 3, changed: true}},
-		{rollback(0), result{champion: 2, previous: 3, err: ErrNothingBefore, says: "payment.v000002 is in force since revision"}},
-		{rollback(1), result{champion: 1, previous: 2, changed: true}},
-		{rollback(1), result{champion: 1, previous: 2}},
+		{rollback(0), result{champion: 2, changed: true}},
+		{rollback(0), result{champion: 2, err: ErrNothingBefore, says: "payment.v000002 is in force since revision"}},
+		{rollback(1), result{champion: 1, changed: true}},
+		{rollback(1), result{champion: 1}},
 		{nonsense, result{}},
 		{rollback(0), result{err: ErrNothingBefore, says: "rollout record refused"}},
-		{promote(2), result{champion: 2, changed: true}},
+		{promote(2), result{champion: 2, previous: 1, changed: true}}, // upon what there was before the nonsense
 		{nonsense, result{}},
-		{rollback(1), result{champion: 1, changed: true}},
+		{rollback(1), result{champion: 1, previous: 2, changed: true}},
 	} {
 		before := revision
 		done, err := x.do()

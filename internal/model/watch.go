@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -26,6 +27,25 @@ type Live struct {
 
 	Schema           *events.Schema
 	ContractRevision uint64 // in KINDS
+
+	Canary *Canarying // nil: there is none, or it is not loaded yet
+	// Contenders are the versions of which it is counted how they fare, Predictor's own among them where another is held against it: champion,
+	// canary, shadows. What cannot be loaded is not among them.
+	Contenders []Contender
+}
+
+// Contender is a version beside others.
+type Contender struct {
+	Version   int
+	Name      string
+	Since     int64 // Unix ms: it came into its stage
+	Predictor *Predictor
+}
+
+// Canarying is a version that decides for a share of the entities.
+type Canarying struct {
+	Contender
+	Share rollout.Share
 }
 
 // Event of a watcher: a model came into force (Live), or Err says why the one at Revision did not, or why the registry
@@ -43,7 +63,7 @@ type WatcherConfig struct {
 	KV jetstream.KeyValue // bucket MODELS
 	// Trust: a version that none of its keys signed is refused. nil: no signature is looked at.
 	Trust *Trust
-	// Report is called from Run, one call at a time, and must not block. nil: nobody listens.
+	// Report is called by Run, one call at a time, and must not block. nil: nobody listens.
 	Report func(Event)
 	// Poll is how often the registry is read directly, beside the watch; 0: 5 s. A lost watch is mended no later.
 	Poll time.Duration
@@ -66,6 +86,9 @@ type Watcher struct {
 	mu    sync.Mutex // writers of kinds
 	kinds atomic.Pointer[map[string]*watched]
 	kick  chan struct{} // a kind was added: read now
+	warm  chan struct{} // a version beside the champion is missing: load it
+
+	reporting sync.Mutex
 }
 
 // watched is the state of one kind.
@@ -76,10 +99,12 @@ type watched struct {
 	live atomic.Pointer[Live]
 
 	mu       sync.Mutex
-	artifact *Artifact // behind live; nil: the prior
-	settled  uint64    // highest rollout revision taken or refused
-	refusal  error     // why settled is not in force; nil: it is
-	reported uint64    // highest revision whose trouble was reported while it may still pass
+	artifact *Artifact       // behind live; nil: the prior
+	record   Rollout         // at live.Revision
+	beside   map[int]*beside // other versions of record, and those that were; the champion, too, once it is replaced
+	settled  uint64          // highest rollout revision taken or refused
+	refusal  error           // why settled is not in force; nil: it is
+	reported uint64          // highest revision whose trouble was reported while it may still pass
 	changed  chan struct{}
 }
 
@@ -91,12 +116,17 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	if cfg.Lease <= 0 {
 		cfg.Lease = 30 * time.Second
 	}
-	if cfg.Report == nil {
-		cfg.Report = func(Event) {}
-	}
-	w := &Watcher{cfg: cfg, registry: NewRegistry(cfg.KV).Keyed(nil, cfg.Trust), epoch: time.Now(), kick: make(chan struct{}, 1)}
+	w := &Watcher{cfg: cfg, registry: NewRegistry(cfg.KV).Keyed(nil, cfg.Trust), epoch: time.Now(), kick: make(chan struct{}, 1), warm: make(chan struct{}, 1)}
 	w.kinds.Store(&map[string]*watched{})
 	return w
+}
+
+func (w *Watcher) report(e Event) {
+	w.reporting.Lock()
+	defer w.reporting.Unlock()
+	if w.cfg.Report != nil {
+		w.cfg.Report(e)
+	}
 }
 
 // Track adds a kind, which is scored with the prior until its model has been read, or gives a tracked one another contract:
@@ -108,9 +138,10 @@ func (w *Watcher) Track(schema *events.Schema, contractRevision uint64) error {
 	defer w.mu.Unlock()
 	kinds := *w.kinds.Load()
 	if k, ok := kinds[kind]; ok {
+		defer w.wantWarm()
 		return k.track(schema, contractRevision)
 	}
-	k := &watched{kind: kind, changed: make(chan struct{})}
+	k := &watched{kind: kind, changed: make(chan struct{}), beside: map[int]*beside{}}
 	k.live.Store(&Live{Predictor: Prior(&schema.Contract), Schema: schema, ContractRevision: contractRevision})
 	next := make(map[string]*watched, len(kinds)+1)
 	for name, other := range kinds {
@@ -139,6 +170,7 @@ func (k *watched) track(schema *events.Schema, contractRevision uint64) error {
 		}
 		next.Predictor = p
 	}
+	k.contend(&next)
 	k.install(&next)
 	return nil
 }
@@ -235,6 +267,9 @@ func (w *Watcher) Run(ctx context.Context) error {
 	defer again.Stop()
 	again.Stop()
 	againIn := againMin
+	var warming sync.WaitGroup
+	defer warming.Wait()
+	warming.Go(func() { w.keepWarm(ctx) })
 	read := func() {
 		if w.poll(ctx) {
 			againIn = againMin
@@ -245,7 +280,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	read()
 	lost := func(err error) {
-		w.cfg.Report(Event{Err: fmt.Errorf("watch %s: %w", w.cfg.KV.Bucket(), err)})
+		w.report(Event{Err: fmt.Errorf("watch %s: %w", w.cfg.KV.Bucket(), err)})
 		updates = nil
 		rewatch.Reset(wait)
 		wait = min(2*wait, rewatchMax)
@@ -309,7 +344,7 @@ func (w *Watcher) poll(ctx context.Context) bool {
 	asked := time.Since(w.epoch)
 	if err := w.leaderAnswers(ctx); err != nil {
 		if ctx.Err() == nil {
-			w.cfg.Report(Event{Err: err})
+			w.report(Event{Err: err})
 		}
 		return true
 	}
@@ -320,7 +355,7 @@ func (w *Watcher) poll(ctx context.Context) bool {
 		case errors.Is(err, jetstream.ErrKeyNotFound): // none yet, or deleted: then the watch says at which revision
 		case err != nil:
 			if ctx.Err() == nil {
-				w.cfg.Report(Event{Kind: kind, Err: fmt.Errorf("read %s: %w", RolloutKey(kind), err)})
+				w.report(Event{Kind: kind, Err: fmt.Errorf("read %s: %w", RolloutKey(kind), err)})
 			}
 			return settled
 		default:
@@ -359,6 +394,10 @@ func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jets
 		w.refuse(k, revision, 0, err)
 		return true
 	}
+	if record.Champion == 0 {
+		w.takeNone(k, record, revision)
+		return true
+	}
 	a, err := w.load(ctx, k, record.Champion)
 	if err != nil && !errors.Is(err, ErrArtifact) {
 		w.postpone(ctx, k, revision, err)
@@ -366,37 +405,67 @@ func (w *Watcher) take(ctx context.Context, k *watched, revision uint64, op jets
 	}
 	var live *Live
 	if err == nil {
-		live, err = k.take(a, revision)
+		live, err = k.take(a, record, revision)
 	}
 	if err != nil {
 		w.refuse(k, revision, record.Champion, err)
 		return true
 	}
-	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Live: live})
+	w.report(Event{Kind: k.kind, Revision: revision, Live: live})
+	w.wantWarm()
 	return true
 }
 
-// load reads a version unless it is the one in force.
+// takeNone takes a record that tells of versions of which none has come into force yet.
+func (w *Watcher) takeNone(k *watched, record Rollout, revision uint64) {
+	k.mu.Lock()
+	champion := k.artifact
+	if champion == nil {
+		next := *k.live.Load()
+		next.Revision = revision
+		k.record, k.settled, k.refusal = record, revision, nil
+		k.install(&next)
+	}
+	k.mu.Unlock()
+	if champion != nil {
+		w.refuse(k, revision, 0, fmt.Errorf("%w: it has no champion, and %s is in force", ErrRollout, champion.Name()))
+	}
+}
+
+// load reads a version unless it is at hand.
 func (w *Watcher) load(ctx context.Context, k *watched, version int) (*Artifact, error) {
 	k.mu.Lock()
-	a := k.artifact
+	a, b := k.artifact, k.beside[version]
 	k.mu.Unlock()
-	if a != nil && a.Version == version {
+	switch {
+	case a != nil && a.Version == version:
 		return a, nil
+	case b != nil && b.artifact != nil:
+		return b.artifact, nil
 	}
 	return w.registry.Get(ctx, k.kind, version)
 }
 
-func (k *watched) take(a *Artifact, revision uint64) (*Live, error) {
+// take keeps the champion before at hand: the next record may go back to it.
+func (k *watched) take(a *Artifact, record Rollout, revision uint64) (*Live, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.live.Load()
-	p, err := Compile(a, now.Schema)
-	if err != nil {
-		return nil, err
+	p := now.Predictor
+	if k.artifact != a {
+		var err error
+		if b := k.beside[a.Version]; b != nil && b.predictor != nil && b.schema == now.Schema {
+			p = b.predictor
+		} else if p, err = Compile(a, now.Schema); err != nil {
+			return nil, err
+		}
+		if k.artifact != nil {
+			k.beside[k.artifact.Version] = &beside{artifact: k.artifact, predictor: now.Predictor, schema: now.Schema}
+		}
 	}
 	next := &Live{Predictor: p, Name: a.Name(), Version: a.Version, Revision: revision, Schema: now.Schema, ContractRevision: now.ContractRevision}
-	k.artifact, k.settled, k.refusal = a, revision, nil
+	k.artifact, k.record, k.settled, k.refusal = a, record, revision, nil
+	k.contend(next)
 	k.install(next)
 	return next, nil
 }
@@ -412,7 +481,7 @@ func (w *Watcher) refuse(k *watched, revision uint64, version int, err error) {
 	k.settled, k.refusal = revision, err
 	k.install(k.live.Load()) // wakes who waits for this revision
 	k.mu.Unlock()
-	w.cfg.Report(Event{Kind: k.kind, Revision: revision, Version: version, Err: fmt.Errorf("%s at revision %d: %w: %w", RolloutKey(k.kind), revision, ErrRefused, err)})
+	w.report(Event{Kind: k.kind, Revision: revision, Version: version, Err: fmt.Errorf("%s at revision %d: %w: %w", RolloutKey(k.kind), revision, ErrRefused, err)})
 }
 
 func (w *Watcher) postpone(ctx context.Context, k *watched, revision uint64, err error) {
@@ -421,6 +490,6 @@ func (w *Watcher) postpone(ctx context.Context, k *watched, revision uint64, err
 	k.reported = max(k.reported, revision)
 	k.mu.Unlock()
 	if first && ctx.Err() == nil {
-		w.cfg.Report(Event{Kind: k.kind, Revision: revision, Err: fmt.Errorf("%s at revision %d waits for its model: %w", RolloutKey(k.kind), revision, err)})
+		w.report(Event{Kind: k.kind, Revision: revision, Err: fmt.Errorf("%s at revision %d waits for its model: %w", RolloutKey(k.kind), revision, err)})
 	}
 }

@@ -37,12 +37,42 @@ const (
 	Gated  Mode = "gated"  // gates, and orders
 )
 
-// Policy of a kind. Zero values are the defaults given, but for Patience.
+// Approval says whose order may widen the say of a version. Narrowing it needs nobody's.
+type Approval string
+
+const (
+	Two  Approval = "two"  // of somebody who did not propose it
+	Solo Approval = "solo" // of anybody
+)
+
+// Policy of a kind. Zero values are the defaults given, but for Patience and AUCMargin.
 type Policy struct {
 	Mode       Mode          `json:"mode"`        // Manual
+	Approval   Approval      `json:"approval"`    // Two
 	Steps      []float64     `json:"steps"`       // the canary's shares of entities, ascending, 0 < share <= 1; one of 0.1
 	MaxShadows int           `json:"max_shadows"` // at a time: a further one retires the oldest; 3
 	Patience   time.Duration `json:"patience"`    // without a verdict a shadow is retired, a canary rolled back, after it; 0: never
+
+	// Of the gates: see OfflinePolicy and OnlinePolicy.
+	AUCMargin float64 `json:"auc_margin"`
+	MaxShift  float64 `json:"max_shift"`
+	MaxPSI    float64 `json:"max_psi"`
+}
+
+// Offline gate of the policy.
+func (p Policy) Offline() OfflinePolicy { return OfflinePolicy{AUCMargin: p.AUCMargin} }
+
+// canaryMargin is by how much more the AUC may be lower once a version decides: it has shown its worth as a shadow, and is now
+// looked at for a change.
+const canaryMargin = 0.01
+
+// Online gate of the policy for a stage, where that share of events is bad.
+func (p Policy) Online(stage Stage, rate float64) OnlinePolicy {
+	o := OnlinePolicy{AUCMargin: p.AUCMargin, MaxShift: p.MaxShift, MaxPSI: p.MaxPSI, Rate: rate}
+	if stage != Shadow {
+		o.Watch, o.AUCMargin = true, p.AUCMargin+canaryMargin
+	}
+	return o
 }
 
 func (p Policy) steps() []float64 {
@@ -65,6 +95,12 @@ func (p Policy) Validate() error {
 	if p.Mode != "" && p.Mode != Manual && p.Mode != Gated {
 		errs = append(errs, fmt.Errorf("mode %q: want %s or %s", p.Mode, Manual, Gated))
 	}
+	if p.Approval != "" && p.Approval != Two && p.Approval != Solo {
+		errs = append(errs, fmt.Errorf("approval %q: want %s or %s", p.Approval, Two, Solo))
+	}
+	if !(p.AUCMargin >= 0 && p.AUCMargin < 0.5) || !(p.MaxShift >= 0 && p.MaxShift < 1) || !(p.MaxPSI >= 0) {
+		errs = append(errs, fmt.Errorf("auc margin %v, max shift %v, max psi %v: want 0 to below 0.5, 0 to below 1, and not below 0", p.AUCMargin, p.MaxShift, p.MaxPSI))
+	}
 	last := 0.0
 	for _, s := range p.Steps {
 		if !(s > last && s <= 1) {
@@ -86,6 +122,8 @@ type Life struct {
 	Share    float64   `json:"share,omitempty"`  // of the entities; canary only
 	Since    time.Time `json:"since"`            // in this stage and share
 	Passed   bool      `json:"passed,omitempty"` // the online gate, since then, by Evidence
+	By       []string  `json:"by,omitempty"`     // who proposed it: made it, or put it forward as a shadow
+	Served   bool      `json:"served,omitempty"` // it has been champion
 	Evidence *Evidence `json:"evidence,omitempty"`
 }
 
@@ -94,7 +132,7 @@ type Life struct {
 //	each version once
 //	number of champions <= 1, of canaries <= 1, of shadows <= Policy.MaxShadows (orders may exceed it)
 //	no champion: no canary
-//	a canary has a share of Policy.Steps; no other version has one
+//	a canary has a share, of Policy.Steps when it was given; no other version has one
 //	Previous = 0, or retired: the champion before, to which an automatic rollback goes
 type State struct {
 	Lives    []Life `json:"lives"`
@@ -138,7 +176,8 @@ func (s *State) Of(version int) *Life {
 // Input is a Proposal, an Observation, an Order or a Tick.
 type Input interface{ input() }
 
-// Proposal of a new version, with what the offline gate says of it.
+// Proposal of a new version, with what the offline gate says of it. Version 0 is one that failed and has no number: it is
+// published nowhere, and all that stays is the decision.
 type Proposal struct {
 	Version  int
 	By       string
@@ -158,6 +197,7 @@ type Observation struct {
 type Order struct {
 	Verb    Verb
 	Version int
+	To      int // of the rollback of a champion: the version that serves instead; 0: the champion before
 	By, Why string
 }
 
@@ -165,9 +205,9 @@ type Order struct {
 type Verb string
 
 const (
-	OrderPromote  Verb = "promote"  // shadow, canary, candidate or retired -> champion
-	OrderRollback Verb = "rollback" // canary -> rolled back; champion -> rolled back, and the one before is champion
-	OrderShadow   Verb = "shadow"   // candidate or retired -> shadow
+	OrderPromote  Verb = "promote"  // any but a refused one -> champion
+	OrderRollback Verb = "rollback" // canary -> rolled back; champion -> rolled back, and another is champion
+	OrderShadow   Verb = "shadow"   // candidate, retired or rolled back -> shadow
 	OrderCanary   Verb = "canary"   // candidate or shadow -> canary at the first step
 	OrderRetire   Verb = "retire"   // candidate or shadow -> retired
 )
@@ -186,8 +226,8 @@ const Gate = "gate"
 // Decision moves one version. Those of one step are one change of the rollout record.
 type Decision struct {
 	At       time.Time `json:"at"`
-	Version  int       `json:"version"`
-	From     Stage     `json:"from,omitempty"` // empty: it was not known
+	Version  int       `json:"version,omitempty"` // 0: one that has no number
+	From     Stage     `json:"from,omitempty"`    // empty: it was not known
 	To       Stage     `json:"to"`
 	Share    float64   `json:"share,omitempty"` // To canary
 	By       string    `json:"by"`              // a person, or Gate
@@ -231,10 +271,17 @@ func (w *work) move(version int, to Stage, share float64, by, reason string, e E
 	l := w.state.Of(version)
 	w.decisions = append(w.decisions, Decision{At: w.now, Version: version, From: l.Stage, To: to, Share: share, By: by, Reason: reason, Evidence: e})
 	l.Stage, l.Share, l.Since, l.Passed = to, share, w.now, false
-	if e.Version == version {
+	l.Served = l.Served || to == Champion
+	switch {
+	case l.ended():
+		l.Evidence = nil // the decision has it
+	case e.Version == version:
 		l.Evidence = &e
 	}
 }
+
+// ended says that the version scores nothing.
+func (l *Life) ended() bool { return l.Stage == Retired || l.Stage == Refused || l.Stage == RolledBack }
 
 // last is the evidence on a version that an order finds.
 func (w *work) last(version int) Evidence {
@@ -246,6 +293,10 @@ func (w *work) last(version int) Evidence {
 
 func (w *work) propose(in Proposal) error {
 	v := in.Version
+	if v == 0 && in.Evidence.Verdict() == Fail {
+		w.decisions = append(w.decisions, Decision{At: w.now, To: Refused, By: Gate, Reason: in.Evidence.Sentence(), Evidence: in.Evidence})
+		return nil
+	}
 	if v < 1 || w.state.Of(v) != nil {
 		return fmt.Errorf("propose version %d: want a number from 1 that no version has", v)
 	}
@@ -253,7 +304,7 @@ func (w *work) propose(in Proposal) error {
 		return fmt.Errorf("propose version %d: its evidence is of version %d", v, in.Evidence.Version)
 	}
 	e := in.Evidence
-	w.state.Lives = append(w.state.Lives, Life{Version: v, Since: w.now, Evidence: &e})
+	w.state.Lives = append(w.state.Lives, Life{Version: v, Since: w.now, By: []string{in.By}, Evidence: &e})
 	slices.SortFunc(w.state.Lives, func(a, b Life) int { return a.Version - b.Version })
 	w.move(v, Candidate, 0, in.By, "proposed", e)
 	champion := w.state.Champion()
@@ -300,10 +351,8 @@ func (w *work) unpair(by string, e Evidence) {
 	}
 }
 
-// dethrone takes champion v back to the one before, of which there must be one. The one before has no other before it:
-// a rollback is not rolled back by itself.
-func (w *work) dethrone(v int, by, reason string, e Evidence) {
-	to := w.state.Previous
+// dethrone puts to in the place of champion v. It has no other before it: a rollback is not rolled back by itself.
+func (w *work) dethrone(v, to int, by, reason string, e Evidence) {
 	w.state.Previous = 0
 	w.move(v, RolledBack, 0, by, reason, e)
 	w.move(to, Champion, 0, by, fmt.Sprintf("v%d is rolled back", v), e)
@@ -341,7 +390,7 @@ func (w *work) observe(in Observation) {
 			w.crown(v, Gate, e.Sentence(), e)
 		}
 	case l.Stage == Champion && verdict == Fail:
-		w.dethrone(v, Gate, e.Sentence(), e)
+		w.dethrone(v, against, Gate, e.Sentence(), e)
 	}
 	w.tick()
 }
@@ -388,28 +437,55 @@ func (w *work) order(in Order) error {
 	v, stage, e := in.Version, l.Stage, w.last(in.Version)
 	is := func(stages ...Stage) bool { return slices.Contains(stages, stage) }
 	canary := w.state.Canary()
+	// unapproved says that the order would widen the say of l, which nobody has found good, and is of one who proposed it.
+	unapproved := func(l *Life) bool {
+		return w.policy.Approval != Solo && slices.Contains(l.By, in.By) && (!l.Served || l.Stage == RolledBack)
+	}
 	switch {
-	case in.Verb == OrderPromote && is(Candidate, Shadow, Canary, Retired):
+	case in.Verb == OrderPromote && is(Candidate, Shadow, Canary, Retired, RolledBack):
 		if canary != 0 && canary != v {
 			return refuse("v%d is canary: promote it, or roll it back first", canary)
+		}
+		if unapproved(l) {
+			return refuse("%s proposed it, and the kind's approval is %s: somebody else must promote it", in.By, Two)
 		}
 		w.crown(v, in.By, in.Why, e)
 	case in.Verb == OrderRollback && is(Canary):
 		w.move(v, RolledBack, 0, in.By, in.Why, e)
 	case in.Verb == OrderRollback && is(Champion):
-		if w.state.Previous == 0 {
-			return refuse("no champion before it is known: promote the version that should serve")
+		to := in.To
+		if to == 0 {
+			to = w.state.Previous
 		}
-		w.dethrone(v, in.By, in.Why, e)
-	case in.Verb == OrderShadow && is(Candidate, Retired):
+		if to == 0 {
+			return refuse("no champion before it is known: say which version should serve")
+		}
+		switch back := w.state.Of(to); {
+		case back == nil:
+			return refuse("there is no v%d", to)
+		case back.Stage == Refused || back.Stage == Champion || back.Stage == Canary:
+			return refuse("v%d is %s", to, back.Stage)
+		case unapproved(back):
+			return refuse("%s proposed v%d, and the kind's approval is %s: somebody else must put it in force", in.By, to, Two)
+		}
+		w.dethrone(v, to, in.By, in.Why, e)
+	case in.Verb == OrderShadow && is(Candidate, Retired, RolledBack):
+		if w.state.Champion() == 0 {
+			return refuse("there is no champion beside which it could be measured: promote it")
+		}
 		w.settle(v)
 		w.shadow(v, in.By, in.Why, e)
+		if l := w.state.Of(v); !slices.Contains(l.By, in.By) {
+			l.By = append(slices.Clone(l.By), in.By)
+		}
 	case in.Verb == OrderCanary && is(Candidate, Shadow):
 		switch {
 		case w.state.Champion() == 0:
 			return refuse("there is no champion beside which it could serve: promote it")
 		case canary != 0:
 			return refuse("v%d is canary: promote it, or roll it back first", canary)
+		case unapproved(l):
+			return refuse("%s proposed it, and the kind's approval is %s: somebody else must let it decide", in.By, Two)
 		}
 		w.move(v, Canary, w.policy.steps()[0], in.By, in.Why, e)
 	case in.Verb == OrderRetire && is(Candidate, Shadow):

@@ -49,6 +49,8 @@ func (s *scenario) read(line string) ([]string, error) {
 				}
 				s.policy.MaxShadows = n
 				i++
+			case "solo":
+				s.policy.Approval = Solo
 			case "steps":
 			default:
 				f, err := strconv.ParseFloat(words[i], 64)
@@ -92,6 +94,10 @@ func (s *scenario) read(line string) ([]string, error) {
 		in = o
 	default: // promote v2 by ann
 		o := Order{Verb: Verb(words[1]), Version: version(words[2]), Why: "ordered"}
+		if len(words) > 4 && words[3] == "to" { // rollback v3 to v1 by ann
+			o.To = version(words[4])
+			words = append(words[:3], words[5:]...)
+		}
 		if len(words) > 4 {
 			o.By = words[4]
 		}
@@ -195,6 +201,9 @@ func broken(p Policy, before, after State, in Input, decisions []Decision) strin
 			return fmt.Sprintf("v%d is %s with share %v", l.Version, l.Stage, l.Share)
 		}
 	}
+	if err := after.Validate(); err != nil {
+		return err.Error()
+	}
 	switch {
 	case count[Champion] > 1 || count[Canary] > 1:
 		return fmt.Sprintf("%d champions, %d canaries", count[Champion], count[Canary])
@@ -213,6 +222,9 @@ func broken(p Policy, before, after State, in Input, decisions []Decision) strin
 		stage[l.Version] = l.Stage
 	}
 	for _, d := range decisions {
+		if d.Version == 0 && d.To == Refused && d.Evidence.Verdict() == Fail {
+			continue // it has no life
+		}
 		if stage[d.Version] != d.From {
 			return fmt.Sprintf("v%d is said to be %q, and was %q", d.Version, d.From, stage[d.Version])
 		}
@@ -222,7 +234,7 @@ func broken(p Policy, before, after State, in Input, decisions []Decision) strin
 			return fmt.Sprintf("a decision without its evidence: %+v", d)
 		case d.From == Canary && d.To != Champion && d.To != RolledBack && d.To != Canary:
 			return fmt.Sprintf("v%d went from canary to %s", d.Version, d.To)
-		case d.From == Refused || d.From == RolledBack:
+		case d.From == Refused || d.From == RolledBack && !ordered:
 			return fmt.Sprintf("v%d came back from %s", d.Version, d.From)
 		case (d.To == Champion || d.To == Canary) && !ordered:
 			back := d.Version == before.Previous && d.From == Retired && d.Evidence.Verdict() == Fail && d.Evidence.Version == before.Champion()
@@ -280,20 +292,22 @@ func TestRandomWalk(t *testing.T) {
 				t.Fatalf("walk %d, policy %+v: %s, by\n%s\nfrom %+v\nto %+v", walk, p, why, strings.Join(history[max(0, len(history)-8):], "\n"), state, next)
 			}
 			for _, d := range decisions {
-				seen[string(d.From)+" -> "+string(d.To)]++
+				if d.Version != 0 {
+					seen[string(d.From)+" -> "+string(d.To)]++
+				}
 			}
 			state = next
 		}
 	}
 	for _, want := range []string{" -> candidate", "candidate -> refused", "candidate -> shadow", "candidate -> champion", "candidate -> canary", "candidate -> retired",
 		"shadow -> canary", "shadow -> refused", "shadow -> retired", "shadow -> champion", "canary -> canary", "canary -> champion",
-		"canary -> rolled back", "champion -> retired", "champion -> rolled back", "retired -> champion", "retired -> shadow"} {
+		"canary -> rolled back", "champion -> retired", "champion -> rolled back", "retired -> champion", "retired -> shadow", "rolled back -> champion", "rolled back -> shadow"} {
 		if seen[want] == 0 {
 			t.Errorf("no walk went %s: %v", want, seen)
 		}
 	}
-	if len(seen) != 17 {
-		t.Errorf("%d moves are possible, want 17: %v", len(seen), seen)
+	if len(seen) != 19 {
+		t.Errorf("%d moves are possible, want 19: %v", len(seen), seen)
 	}
 }
 
@@ -320,7 +334,7 @@ func randomInput(r *rand.Rand, p Policy, s State) Input {
 		return Tick{}
 	case 3:
 		verbs := []Verb{OrderPromote, OrderRollback, OrderShadow, OrderCanary, OrderRetire, "dance"}
-		return Order{Verb: verbs[r.IntN(len(verbs))], Version: any(), By: []string{"ann", "ann", "bob", ""}[r.IntN(4)], Why: "ordered"}
+		return Order{Verb: verbs[r.IntN(len(verbs))], Version: any(), To: max(0, any()-r.IntN(30)), By: []string{"ann", "ann", "bob", ""}[r.IntN(4)], Why: "ordered"}
 	default:
 		o := Observation{Stage: Canary}
 		v := any()

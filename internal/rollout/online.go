@@ -24,6 +24,7 @@ type OnlinePolicy struct {
 	Rate        float64 // share of bad events, as known beforehand, 0 < Rate < 1; 0.01
 	Watch       bool    // looks for a change for the worse at any time (canary), not for a version bad from the beginning
 	FirstEvents uint64  // sequence of the first event that counts; set by whoever begins
+	Counted     bool    // errors and lateness are told by Counted, of those that score, and not by Seen
 }
 
 func (p OnlinePolicy) withDefaults() OnlinePolicy {
@@ -114,8 +115,10 @@ func NewOnline(p OnlinePolicy, version, against int, stage Stage, share float64)
 func (g *Online) Seen(s Scored) {
 	g.last = max(g.last, s.Seq)
 	failed := s.Failed || !(s.P >= 0 && s.P <= 1)
-	g.errors.take(one(failed))
-	g.late.take(one(s.Late))
+	if !g.policy.Counted {
+		g.errors.take(one(failed))
+		g.late.take(one(s.Late))
+	}
 	if failed || !(s.Q >= 0 && s.Q <= 1) {
 		return
 	}
@@ -129,6 +132,26 @@ func (g *Online) Seen(s Scored) {
 		g.windows++
 		g.inside, g.window = 0, [2][psiBins]float64{}
 	}
+}
+
+// Counted takes that of n more events the version gave no answer to some, and was too late on some. Which of them is not known: they
+// are spread evenly.
+func (g *Online) Counted(n, failed, late uint64) {
+	var f, l uint64
+	for i := range n {
+		nf, nl := spread(failed, n, i), spread(late, n, i)
+		g.errors.take(float64(nf - f))
+		g.late.take(float64(nl - l))
+		f, l = nf, nl
+	}
+}
+
+// spread is how many of k are among the first i+1 of n: k·(i+1)/n, in floating point, since the product may be large.
+func spread(k, n, i uint64) uint64 {
+	if i+1 == n {
+		return k
+	}
+	return min(k, uint64(float64(k)*(float64(i+1)/float64(n))))
 }
 
 // Mature takes an event whose label is as sure as it gets. An event that either did not score tells nothing here.

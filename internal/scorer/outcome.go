@@ -35,6 +35,7 @@ type stage struct {
 
 	live    *model.Live
 	stale   bool
+	beside  *besides // nil in tests that count nothing
 	record  events.Record
 	scratch model.Scratch
 	recall  *recall.Recall // of live; nil: the contract declares no memory
@@ -55,6 +56,9 @@ func (s *stage) Adopt() uint64 {
 	if s.recalls != nil && (s.live == nil || s.live.Schema != live.Schema) {
 		s.recall = s.recalls.of(live.Schema)
 		s.memory = make([]float64, len(live.Schema.Inputs)-len(live.Schema.Contract.Fields))
+	}
+	if s.live != live {
+		s.beside.adopt(live)
 	}
 	s.live, s.stale = live, s.watcher.Stale()
 	return s.live.Revision
@@ -93,6 +97,7 @@ func (s *stage) Outcomes(batch []lane.Event) []*nats.Msg {
 	buf := make([]byte, 0, len(batch)*s.size)
 	s.text.Reset()
 	s.text.Grow(len(batch) * s.textSize)
+	s.beside.begin(s, batch)
 	for i := range batch {
 		from := len(buf)
 		var band, token string
@@ -101,8 +106,12 @@ func (s *stage) Outcomes(batch []lane.Event) []*nats.Msg {
 		msgs[i] = &slab[i]
 	}
 	s.size, s.textSize = roomFor(len(buf), len(batch)), roomFor(s.text.Len(), len(batch))
+	s.beside.end()
 	return msgs
 }
+
+// Beside adds what begin and end have counted.
+func (s *stage) Beside(before events.Besides) events.Besides { return s.beside.add(before) }
 
 // roomFor is what an event of the next batch is given, where n of this took size bytes.
 func roomFor(size, n int) int { return size/n + size/n/16 + 1 }
@@ -201,12 +210,12 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 			s.remembered(e.Seq, s.memory)
 		}
 	}
-	r := s.live.Predictor.Score(&s.record, &s.scratch)
+	r, served := s.decide(e.Seq, entity)
 	contract := &s.live.Schema.Contract
 	score := events.Score{
 		ID: s.keep(s.record.ID), Seq: e.Seq, Kind: s.kind, Entity: entity,
 		P: r.P, Points: r.Points, Band: contract.Band(r.P), Reasons: r.Reasons,
-		Model: s.live.Name, Revision: s.live.Revision, Contract: s.live.ContractRevision,
+		Model: served, Revision: s.live.Revision, Contract: s.live.ContractRevision,
 		Mode: events.ModeModel, Time: s.record.Time,
 	}
 	if score.ID == "" {
@@ -223,6 +232,40 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 		score.Band, score.Decision = events.BandHistory, events.None
 	}
 	return score.Append(buf, enc), score.Band, nil
+}
+
+// decide scores the record with the version that decides for the entity, and names it. A canary that gives no answer is none to wait for: the
+// champion decides.
+func (s *stage) decide(seq uint64, entity string) (r model.Result, served string) {
+	if c := s.live.Canary; c != nil && c.Share.Has(entity) {
+		began := time.Now()
+		r, ok := guarded(&c.Contender, &s.record, &s.scratch, s.beside.tries())
+		s.beside.served(&c.Contender, ok, time.Since(began))
+		if ok {
+			return r, c.Name
+		}
+	}
+	if !s.beside.counts(s.live.Version) {
+		return s.live.Predictor.Score(&s.record, &s.scratch), s.live.Name
+	}
+	began := time.Now()
+	r = s.live.Predictor.Score(&s.record, &s.scratch)
+	s.beside.served(&s.live.Contenders[0], r.P >= 0 && r.P <= 1, time.Since(began))
+	return r, s.live.Name
+}
+
+// guarded is false where the version panics, or answers with what is no probability.
+func guarded(c *model.Contender, rec *events.Record, scratch *model.Scratch, tried func(int, *events.Record)) (r model.Result, ok bool) {
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	if tried != nil {
+		tried(c.Version, rec)
+	}
+	r = c.Predictor.Score(rec, scratch)
+	return r, r.P >= 0 && r.P <= 1
 }
 
 func (s *stage) invalid(buf []byte, e *lane.Event, token string, bad events.Invalid) []byte {

@@ -111,14 +111,16 @@ func (s *Scorer) Run(ctx context.Context) error {
 	kinds := make(chan []lane.Kind, 1)
 	recalls := &recalls{js: js, log: s.cfg.Log, owner: s.cfg.Instance, writes: s.writesMemory, every: s.cfg.Snapshot, folded: s.folded, followed: map[string]*followed{}, bySchema: map[*events.Schema]*recall.Recall{}}
 	dog := newWatchdog(s.cfg.Hang)
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	pool := lane.NewPool(lane.Config{
 		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds, Now: func() time.Time { return time.Now().Add(s.cfg.Skew) },
 		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
 		Stage: func(k lane.Kind, n int) lane.Stage {
 			return dog.watch(laneName(k.Name, n), &laneStage{stage{
 				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease,
-				remembered: s.remembered,
-				tally:      tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked, repeated: s.repeated},
+				beside: &besides{running: &beside}, remembered: s.remembered,
+				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked, repeated: s.repeated},
 			}})
 		},
 		Committer: func(kind string) lane.Committer { return newPatient(s.cfg.Conn, events.ScoresStream(kind)) },

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/riskweir/riskweir/internal/lane"
+	"github.com/riskweir/riskweir/pkg/events"
 )
 
 const watchEvery = 100 * time.Millisecond
@@ -59,6 +60,12 @@ func (w *watched) Outcomes(batch []lane.Event) []*nats.Msg {
 	w.calls.Add(1)
 	defer w.calls.Add(1)
 	return w.Stage.Outcomes(batch)
+}
+
+func (w *watched) Beside(before events.Besides) events.Besides {
+	w.calls.Add(1)
+	defer w.calls.Add(1)
+	return w.Stage.Beside(before)
 }
 
 func (w *watched) Unread(e lane.Event, attempts int) *nats.Msg {

@@ -38,6 +38,7 @@ func Contract() events.Contract {
 		{Name: "age", Type: events.Category, Protected: true},
 	}
 	c.Maturity = events.Duration(Maturity)
+	c.Rollout = events.PlaygroundRollout()
 	c.Prior = fraudShare
 	c.Thresholds = events.Thresholds{Medium: 0.05, High: 0.3}
 	c.Retention = events.Retention{Events: events.Duration(24 * time.Hour), Scores: events.Duration(48 * time.Hour)}

@@ -233,7 +233,8 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 	if !promote {
 		return o, nil
 	}
-	_, err = r.registry.SetRollout(ctx, k.name, rollout.Promoted(version, by, reason, time.Now()), revision)
+	_ = revision
+	_, _, err = r.registry.Promote(ctx, k.name, version, by, reason)
 	if errors.Is(err, model.ErrConflict) {
 		o.Reason = "not promoted, though " + reason + ": the rollout record was changed meanwhile"
 		return o, nil

@@ -86,6 +86,7 @@ type Contract struct {
 	Decisions   Decisions    `yaml:"decisions"`
 	Lanes       int          `yaml:"lanes"` // fixed when the kind is made
 	Retention   Retention    `yaml:"retention"`
+	Rollout     *Rollout     `yaml:"rollout,omitempty"` // how versions of its model come into force
 }
 
 // Duration is a time.Duration that YAML writes as 90d, 36h or 10s.
@@ -249,6 +250,9 @@ func (c Contract) Validate() error {
 	}
 	if c.Memory != nil {
 		errs = append(errs, c.Memory.validate(&c))
+	}
+	if c.Rollout != nil {
+		errs = append(errs, c.Rollout.validate(&c))
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -26,6 +27,7 @@ type Position struct {
 	Until       uint64    `json:"until,omitempty"`    // an owner did not come back from a batch that ended here: what it died of is no later
 	Width       int       `json:"width,omitempty"`    // up to Until, events to set out upon at once
 	Revision    uint64    `json:"revision"`           // revision of the rollout record that scored up to Seq
+	Beside      Besides   `json:"beside,omitzero"`    // of the lane's events up to Seq
 }
 
 // SourcePosition is how far a file has been ingested, stored in the same atomic
@@ -80,6 +82,10 @@ func DecodePosition(body []byte) (Position, error) {
 			p.Trier, reason = t.str()
 		case "revision":
 			p.Revision, reason = t.count()
+		case "beside":
+			if json.Unmarshal(t.text, &p.Beside) != nil {
+				reason = "want a list of versions with their counts"
+			}
 		default:
 			return false, ""
 		}

@@ -66,6 +66,17 @@ lanes: 8
 retention:
   events: 30d
   scores: 90d
+rollout:
+  mode: gated
+  approval: two
+  steps: [0.05, 0.25]
+  max_shadows: 2
+  patience: 60d
+  auc_margin: 0.005
+  max_shift: 0.01
+  max_psi: 0.2
+  late_after: 2ms
+  watch: 7d
 `
 
 const sampleEvent = `{"id":"p-7","card":"c.4711 *","at":"2026-01-31T13:00:00.25+01:00","amount":"12.50","fee":25,"age_days":-0.1,"merchant":"Bäcker \"Süß\"","email_domain":"example.org","present":true,"opened":"2020-02-29T00:00:00Z","region":null,"note":{"free":["text",1.5e3]}}`
@@ -104,6 +115,7 @@ func samplePosition() Position {
 	return Position{
 		Seq: 76, Incarnation: time.Date(2026, 1, 1, 0, 0, 0, 123456789, time.UTC), Epoch: 4, Owner: "scorer-1-Xy7",
 		Attempts: 1, Trying: 77, Taken: 1, Tries: 2, Trier: "scorer-1-Xy7", Until: 80, Width: 30, Revision: 41,
+		Beside: Besides{{Version: 6, Since: 1767225600123, N: 76}, {Version: 7, Since: 1767225600123, N: 70, Failed: 1, Late: 2}},
 	}
 }
 
