@@ -26,6 +26,7 @@ var looking = map[string]string{
 	"audit": "reads AUDIT", "status": "asks the monitor", "verify": "reads", "doctor": "reads", "explain": "reads", "decode": "reads stdin", "features": "reads",
 	"kind infer": "reads a file", "kind list": "reads", "kind show": "reads", "kind diff": "reads", "topology plan": "reads", "topology show": "reads",
 	"model list": "reads", "model show": "reads", "model log": "reads", "model impact": "reads",
+	"model diff": "reads", "model export": "reads", "model key": "makes a file here",
 	"ingest": "publishes events and labels, as anybody may whose role is publisher; how far is kept beside them",
 	"chaos":  "breaks a system of its own", "bench": "measures a system of its own",
 	"up":       "starts a system; what it applies is on record, see TestUpIsOnRecord",
@@ -85,6 +86,18 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 			}
 		}
 	}
+	signing, exported := filepath.Join(t.TempDir(), "models.nk"), ""
+	if _, err := model.CreateSigner(signing); err != nil {
+		t.Fatal(err)
+	}
+	exported = file("v3.json", "")
+	exportModel := func() {
+		out, errOut, code := riskweir(t, "model", "export", "payment", "v3", "--nats", cluster.URL())
+		if code != 0 {
+			t.Fatal(errOut)
+		}
+		file("v3.json", out)
+	}
 	// In an order in which they can be done. The exit status 1 is of lanes that nobody owns.
 	changes := []struct {
 		verb   string
@@ -99,7 +112,9 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		{verb: "model promote", before: publishModels, args: []string{"payment", "v1", "--reason", "r", "--timeout", "10ms"}, code: 1, about: "payment.v000001"},
 		{verb: "model promote", args: []string{"payment", "v2", "--reason", "r", "--timeout", "10ms"}, code: 1, about: "payment.v000002"},
 		{verb: "model rollback", args: []string{"payment", "--reason", "r", "--timeout", "10ms"}, code: 1, about: "payment.v000001"},
-		{verb: "train", args: []string{data, "--label", "fraud", "--contract", labelled, "--publish"}, about: "payment.v000003"},
+		{verb: "train", args: []string{data, "--label", "fraud", "--contract", labelled, "--publish", "--unsigned-models"}, about: "payment.v000003"},
+		{verb: "model sign", args: []string{"payment", "v3", "--signing-key", signing}, about: "payment.v000003"},
+		{verb: "model import", before: exportModel, args: []string{exported, "--signing-key", signing}, about: "payment.v000004"},
 		{verb: "replay", args: []string{"payment", "--model", "v1", "--publish"}, about: "payment.v000001"},
 	}
 	tested := map[string]bool{}
@@ -171,8 +186,9 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 func TestUpIsOnRecord(t *testing.T) {
 	t.Parallel()
 	js := testkit.Start(t, 1).JetStream(t)
+	dir := t.TempDir()
 	for range 2 {
-		u := &upRun{upConfig: upConfig{nodes: 1, source: "sim"}, js: js}
+		u := &upRun{upConfig: upConfig{nodes: 1, source: "sim"}, js: js, layout: &layout{dir: dir}, status: io.Discard}
 		if err := u.applyTopology(testkit.Context(t)); err != nil {
 			t.Fatal(err)
 		}

@@ -104,6 +104,7 @@ type modelFlags struct {
 	keys    command.Keys
 	kind    string
 	version string
+	other   string
 	all     bool
 	json    bool
 	list    bool
@@ -190,6 +191,13 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 		version(c, "Version, such as v3").Required()
 		switching(c)
 	}
+
+	diff := verb("diff", modelDiffHelp, a.modelDiff)
+	version(diff, "Version, such as v3").Required()
+	diff.Arg("other", "Version that it is held against, such as v4").Required().StringVar(&f.other)
+	diff.Flag("all", "Every member that differs, not only the largest").UnNegatableBoolVar(&f.all)
+	version(verb("export", modelExportHelp, a.modelExport), "Version, such as v3").Required()
+	a.modelImport(cmd.Command("import", modelImportHelp), f)
 
 	impacts := verb("impact", modelImpactHelp, a.modelImpact)
 	version(impacts, "Version, such as v3").Required()

@@ -78,6 +78,9 @@ func seedOf(c service.Connection) string {
 // has models without: this user made them, so they are signed, once, and whoever writes others later is not trusted.
 // The file of trusted keys comes last: who dies before it signs them again, which changes nothing.
 func (u *upRun) sign(ctx context.Context) error {
+	if err := os.MkdirAll(filepath.Dir(u.layout.signingKey()), 0o700); err != nil {
+		return err
+	}
 	signer, err := model.ReadSigner(u.layout.signingKey())
 	if errors.Is(err, fs.ErrNotExist) {
 		signer, err = model.CreateSigner(u.layout.signingKey())

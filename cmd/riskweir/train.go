@@ -149,10 +149,7 @@ func (a *app) publishModel(ctx context.Context, js natsjs.JetStream, on *audit.E
 	artifact := report.Fit.Artifact(kind, by, time.Now(), rollout.Champion,
 		model.ContractRef{Version: declared.Contract.Version, Revision: declared.Revision},
 		model.Training{Rows: report.Train.N, Positives: report.Train.Positives})
-	if _, err := model.Compile(artifact, schema); err != nil {
-		return fmt.Errorf("the model does not fit the declared contract: %w", err)
-	}
-	version, err := registry.Publish(ctx, artifact)
+	version, err := registry.PublishFit(ctx, schema, artifact)
 	if err != nil {
 		return err
 	}

@@ -116,6 +116,31 @@ func (s Spec) Compile(schema *events.Schema) (*Encoder, error) {
 	return e, nil
 }
 
+// Signs has for each column the sign that the contract expects of its weight: -1 or 1, and 0 where it expects none. A column that says that a value is
+// missing, or is of a category or a date, has none.
+func (s Spec) Signs(schema *events.Schema) []int {
+	expected := map[string]int{}
+	for _, f := range schema.Inputs {
+		switch f.Sign {
+		case events.SignUp:
+			expected[f.Name] = 1
+		case events.SignDown:
+			expected[f.Name] = -1
+		}
+	}
+	var signs []int
+	for _, t := range s.Fields {
+		for i := range t.columns("") {
+			sign := 0
+			if i == 0 && (t.Kind == Numeric || t.Kind == Asinh || t.Kind == Log1p) {
+				sign = expected[t.Field]
+			}
+			signs = append(signs, sign)
+		}
+	}
+	return signs
+}
+
 // timeField is how columns and reasons name the event's own time.
 func timeField(c *events.Contract) string {
 	if c.Time != "" {

@@ -409,3 +409,15 @@ func TestCompileRefuses(t *testing.T) {
 		t.Errorf("no records: %v, want ErrNoRecords", err)
 	}
 }
+
+func TestSigns(t *testing.T) {
+	fields := []events.Field{{Name: "a", Type: events.Number, Sign: "+"}, {Name: "b", Type: events.Number, Sign: "-"}, {Name: "c", Type: events.Category}, {Name: "d", Type: events.Number}}
+	s := Spec{Version: SpecVersion, Fields: []Transform{
+		{Field: "a", Kind: Numeric, SD: 1, Missing: true}, {Field: "c", Kind: OneHot, Levels: []string{"x", "y"}}, {Field: "b", Kind: Asinh, IQR: 1, SD: 1},
+		{Field: "d", Kind: Numeric, SD: 1}, {Kind: Date, Parts: []DatePart{{Part: Hour, Cyclic: true}}},
+	}}
+	got := s.Signs(compile(t, fields...))
+	if want := []int{1, 0, 0, -1, 0, 0, 0}; !slices.Equal(got, want) || len(got) != len(s.Columns("")) {
+		t.Errorf("signs %v of columns %v, want %v", got, s.Columns(""), want)
+	}
+}

@@ -115,6 +115,7 @@ type Artifact struct {
 	Created     time.Time    `json:"created"`
 	CreatedBy   string       `json:"created_by"`
 	Parent      int          `json:"parent,omitempty"` // the champion when this was made
+	Origin      string       `json:"origin,omitempty"` // of one that was imported: what it was, and who signed it there
 	Code        string       `json:"code"`             // build of the trainer
 	Contract    ContractRef  `json:"contract"`
 	Training    Training     `json:"training"`

@@ -89,6 +89,15 @@ func (r *Registry) Publish(ctx context.Context, a *Artifact) (version int, err e
 	return 0, fmt.Errorf("publish a model of %s: version %d is the last that its key can hold", a.Kind, MaxVersion)
 }
 
+// PublishFit is Publish for an artifact that must fit the schema of the contract that is declared: one that reads what the contract protects, does not
+// name, or has under another type, becomes no version.
+func (r *Registry) PublishFit(ctx context.Context, schema *events.Schema, a *Artifact) (version int, err error) {
+	if err := (Switch{Schema: schema}).fits(a); err != nil {
+		return 0, fmt.Errorf("publish a model of %s: %w", a.Kind, err)
+	}
+	return r.Publish(ctx, a)
+}
+
 // errSwapLost: something else stands at the key, at another revision.
 var errSwapLost = errors.New("another write came first")
 

@@ -252,15 +252,12 @@ func TestWatcherRefusesUntrusted(t *testing.T) {
 		version int
 		want    string
 	}{{2, "no signature"}, {3, "none of the 1 trusted"}, {altered, "altered since"}, {spoiled, "altered or cut"}, {copied, "altered since"}} {
-		record, before, err := NewRegistry(kv).Rollout(testkit.Context(t), "payment")
-		if err != nil {
-			t.Fatal(err)
-		}
+		before := promoted(t, kv)
 		if _, _, err := signing.Promote(testkit.Context(t), "payment", x.version, "test", "because"); !errors.Is(err, ErrUntrusted) {
 			t.Errorf("promote v%d with the trusted key known: %v", x.version, err)
 		}
 		// Somebody who may write to MODELS, and asks nobody.
-		at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", Rollout{Champion: x.version, Previous: record.Champion, UpdatedBy: "mallory", At: time.Now()}, before)
+		at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", Rollout{Champion: x.version, UpdatedBy: "mallory", At: time.Now()}, before)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,11 +286,7 @@ func TestWatcherRefusesUntrusted(t *testing.T) {
 	w.await(t, 7, promote(t, kv, 7))
 
 	// Signed, it is taken, at the revision that was refused.
-	record, before, err := NewRegistry(kv).Rollout(testkit.Context(t), "payment")
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", Rollout{Champion: 2, Previous: record.Champion, UpdatedBy: "test", At: time.Now()}, before)
+	at, err := NewRegistry(kv).SetRollout(testkit.Context(t), "payment", Rollout{Champion: 2, UpdatedBy: "test", At: time.Now()}, promoted(t, kv))
 	if err != nil {
 		t.Fatal(err)
 	}

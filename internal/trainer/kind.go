@@ -108,6 +108,13 @@ func (k *kind) setSchema(s *events.Schema, revision uint64) {
 	}
 }
 
+// declared is the schema of the contract as it is now.
+func (k *kind) declared() *events.Schema {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.schema
+}
+
 // fingerprint of the schema's memory, "" if there is none.
 func fingerprint(s *events.Schema) string {
 	p, err := memory.Compile(s)

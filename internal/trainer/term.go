@@ -223,7 +223,7 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 
 	by := "trainer " + r.trainer.cfg.Instance
 	contract := model.ContractRef{Version: m.schema.Contract.Version, Revision: m.revision}
-	version, err := r.registry.Publish(ctx, fit.Artifact(k.name, by, time.Now(), rollout.Champion, contract, training))
+	version, err := r.registry.PublishFit(ctx, k.declared(), fit.Artifact(k.name, by, time.Now(), rollout.Champion, contract, training))
 	if err != nil {
 		return o, err
 	}

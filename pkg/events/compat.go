@@ -143,6 +143,8 @@ func DiffContracts(old, next Contract) []string {
 		setting("memory.repeats.ids", ids, idsNext)
 	}
 
+	out = append(out, diffReasons(old, next)...)
+
 	before, after := fieldsByName(old), fieldsByName(next)
 	for _, n := range next.Fields {
 		o, ok := before[n.Name]
@@ -165,6 +167,8 @@ func DiffContracts(old, next Contract) []string {
 		setting(name+" protected", o.Protected, n.Protected)
 		setting(name+" key", o.Key, n.Key)
 		setting(name+" past", o.Past, n.Past)
+		setting(name+" sign", o.Sign, n.Sign)
+		setting(name+" code", o.Code, n.Code)
 	}
 	for _, o := range old.Fields {
 		if _, ok := after[o.Name]; !ok {

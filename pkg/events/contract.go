@@ -38,6 +38,10 @@ type Field struct {
 	Protected bool      `yaml:"protected,omitempty"` // carried to measure by, never a model input
 	Key       bool      `yaml:"key,omitempty"`       // names someone, as the entity does: for memory to go by, no input of a model
 	Past      bool      `yaml:"past,omitempty"`      // says how the event ended: for later events' memory, no input of a model of this one
+
+	// What memory remembers does not depend on these, and its name is of the JSON.
+	Sign string `yaml:"sign,omitempty" json:"-"` // "+": a larger value should raise the risk; "-": lower it
+	Code string `yaml:"code,omitempty" json:"-"` // of reasons; none: see ReasonCode
 }
 
 // LabelColumn says which column of a file is its label.
@@ -87,6 +91,7 @@ type Contract struct {
 	Lanes       int          `yaml:"lanes"` // fixed when the kind is made
 	Retention   Retention    `yaml:"retention"`
 	Rollout     *Rollout     `yaml:"rollout,omitempty"` // how versions of its model come into force
+	Reasons     *Reasons     `yaml:"reasons,omitempty"` // what reason codes mean, in people's languages
 }
 
 // Duration is a time.Duration that YAML writes as 90d, 36h or 10s.
@@ -254,6 +259,7 @@ func (c Contract) Validate() error {
 	if c.Rollout != nil {
 		errs = append(errs, c.Rollout.validate(&c))
 	}
+	errs = append(errs, c.checkReasons())
 	return errors.Join(errs...)
 }
 

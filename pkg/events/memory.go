@@ -39,6 +39,10 @@ type MemoryFeature struct {
 	Delay Duration `yaml:"delay,omitempty" json:",omitempty"`
 	Empty *float64 `yaml:"empty,omitempty"` // where there is nothing to take it of; none: a missing value
 	Log   bool     `yaml:"log,omitempty"`   // sign(x) log(1 + |x|) of it
+
+	// As of a Field; what is remembered does not depend on these.
+	Sign string `yaml:"sign,omitempty" json:"-"`
+	Code string `yaml:"code,omitempty" json:"-"`
 }
 
 // Take is an aggregate over earlier events.
@@ -165,7 +169,7 @@ func (c *Contract) Inputs() []Field {
 	fields := fieldsByName(*c)
 	in := slices.Clip(c.Fields)
 	for _, m := range c.Memory.Features {
-		f := Field{Name: m.Name, Type: Number, Sensitive: fields[m.Field].Sensitive || m.Where != nil && fields[m.Where.Field].Sensitive}
+		f := Field{Name: m.Name, Type: Number, Sign: m.Sign, Code: m.Code, Sensitive: fields[m.Field].Sensitive || m.Where != nil && fields[m.Where.Field].Sensitive}
 		for _, k := range slices.Concat(m.By, m.For) {
 			f.Sensitive = f.Sensitive || fields[k].Sensitive
 		}
