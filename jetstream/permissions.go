@@ -54,6 +54,7 @@ func Roles(kinds ...string) []Role {
 					)
 				}),
 				kvRead(events.KindsBucket),
+				kvRead(events.CallersBucket),
 				service(RoleIngest),
 			),
 			Subscribe: concat(serviceSubjects(RoleIngest), g.live()),

@@ -25,7 +25,7 @@ import (
 var looking = map[string]string{
 	"audit": "reads AUDIT", "status": "asks the monitor", "verify": "reads", "doctor": "reads", "explain": "reads", "decode": "reads stdin", "features": "reads",
 	"kind infer": "reads a file", "kind list": "reads", "kind show": "reads", "kind diff": "reads", "topology plan": "reads", "topology show": "reads",
-	"model list": "reads", "model show": "reads", "model log": "reads", "model impact": "reads",
+	"token list": "reads", "model list": "reads", "model show": "reads", "model log": "reads", "model impact": "reads",
 	"model diff": "reads", "model export": "reads", "model key": "makes a file here",
 	"ingest": "publishes events and labels, as anybody may whose role is publisher; how far is kept beside them",
 	"chaos":  "breaks a system of its own", "bench": "measures a system of its own",
@@ -115,6 +115,8 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		{verb: "train", args: []string{data, "--label", "fraud", "--contract", labelled, "--publish", "--unsigned-models"}, about: "payment.v000003"},
 		{verb: "model sign", args: []string{"payment", "v3", "--signing-key", signing}, about: "payment.v000003"},
 		{verb: "model import", before: exportModel, args: []string{exported, "--signing-key", signing}, about: "payment.v000004"},
+		{verb: "token add", args: []string{"shop", "--may", "score", "--kind", "payment"}, about: "shop"},
+		{verb: "token revoke", args: []string{"shop", "--reason", "r"}, about: "shop"},
 		{verb: "replay", args: []string{"payment", "--model", "v1", "--publish"}, about: "payment.v000001"},
 	}
 	tested := map[string]bool{}

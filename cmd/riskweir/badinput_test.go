@@ -135,6 +135,11 @@ func (s *sender) postTo(t *testing.T, path, contentType string, body []byte) (fa
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
+	token, err := s.system.layout.token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)

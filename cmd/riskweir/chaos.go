@@ -228,8 +228,13 @@ func (c *chaosRun) attack(ctx context.Context, terms []chaos.Terms, steps []chao
 		return report, err
 	}
 	defer publisher.Close()
+	token, err := c.layout.token()
+	if err != nil {
+		return report, err
+	}
 	load, err := chaos.NewLoad(chaos.LoadConfig{
-		Conn: publisher, Generator: sim.New(sim.Config{Seed: c.seed, Start: time.Now()}), HTTP: "http://127.0.0.1:" + strconv.Itoa(c.layout.ports.http),
+		Token: token,
+		Conn:  publisher, Generator: sim.New(sim.Config{Seed: c.seed, Start: time.Now()}), HTTP: "http://127.0.0.1:" + strconv.Itoa(c.layout.ports.http),
 		Rate: c.rate, Probes: c.probes, Deadline: 150 * time.Millisecond,
 	})
 	if err != nil {

@@ -34,6 +34,7 @@ import (
 //	<dir>/keys/models.pub    public keys whose models are served
 //	<dir>/tls/               certificates and their keys, 0600, and the authority that signed them
 //	<dir>/users/<user>.json  who may connect beside the services: subscribers
+//	<dir>/http.token         of the local caller over HTTP, 0600; http.curl is for curl -K
 //	<dir>/<node>.json        node configs, 0600
 //	<dir>/<node>/            JetStream data
 //	<dir>/logs/<child>.log

@@ -52,6 +52,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.features(a.Command("features", featuresHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
+	a.tokenVerbs(a.Command("token", "Say who may call over HTTP, and what."))
 	a.audit(a.Command("audit", auditHelp))
 	a.certs(a.Command("certs", certsHelp))
 	a.decode(a.Command("decode", "Turn msgpack on stdin into JSON, one line a value.\n\nExample: nats --context riskweir sub 'scores.payment.>' --raw | riskweir decode"))

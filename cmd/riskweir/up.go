@@ -228,6 +228,9 @@ func (u *upRun) applyAll(ctx context.Context, o topology.Options, on *audit.Entr
 	if err := u.sign(ctx); err != nil {
 		return fmt.Errorf("keys of models: %w", err)
 	}
+	if err := u.layout.admitLocal(ctx, u.js); err != nil {
+		return err
+	}
 	contract, err := u.sourceContract()
 	if err != nil || contract.Kind == "" {
 		return err
@@ -328,7 +331,7 @@ func (u *upRun) banner(context string) {
 	fmt.Fprintf(u.status, "Riskweir %s: %d node(s), %d scorer(s)\n\n", version(), u.nodes, u.scorers)
 	fmt.Fprintf(u.status, "data     %s\n", l.dir)
 	fmt.Fprintf(u.status, "nats     %s\n", l.servers())
-	fmt.Fprintf(u.status, "http     http://127.0.0.1:%d/v1/events/KIND\n", l.ports.http)
+	fmt.Fprintf(u.status, "http     curl -K %s http://127.0.0.1:%d/v1/events/KIND\n", l.curlFile(), l.ports.http)
 	if l.ports.client[0] != u.natsPort || l.ports.http != u.httpPort {
 		fmt.Fprintf(u.status, "         (the usual ports are taken)\n")
 	}

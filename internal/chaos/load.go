@@ -40,6 +40,7 @@ type LoadConfig struct {
 	Conn      *nats.Conn // of a publisher
 	Generator *sim.Generator
 	HTTP      string  // base URL of an ingest
+	Token     string  // of a caller that may publish and score
 	Rate      float64 // events a second; a fifth of them through HTTP
 	Probes    float64 // requests for a score a second, beside
 	Deadline  time.Duration
@@ -301,6 +302,7 @@ func (l *Load) request(ctx context.Context, client *http.Client, url, contentTyp
 		return 0, nil, err
 	}
 	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Authorization", "Bearer "+l.cfg.Token)
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, nil, err

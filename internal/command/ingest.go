@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/choria-io/fisk"
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/term"
 
+	"github.com/riskweir/riskweir/internal/access"
 	"github.com/riskweir/riskweir/internal/ingest"
 	"github.com/riskweir/riskweir/internal/service"
 	"github.com/riskweir/riskweir/internal/source"
@@ -28,7 +30,16 @@ func Ingest(f Flags) Runner {
 	p := newProcess(f, "ingest")
 	var listen string
 	var ack, deadline time.Duration
+	var files service.ServerFiles
+	var open, plain bool
+	var perCaller float64
 	f.Flag("listen", "Address for HTTP").Default("127.0.0.1:8080").PlaceHolder("HOST:PORT").StringVar(&listen)
+	f.Flag("http-cert", "Certificate for HTTP, PEM; read again when it changes").PlaceHolder("FILE").StringVar(&files.Cert)
+	f.Flag("http-key", "Its key").PlaceHolder("FILE").StringVar(&files.Key)
+	f.Flag("http-client-ca", "Who signs the certificates that callers may show in place of a token").PlaceHolder("FILE").StringVar(&files.ClientCA)
+	f.Flag("plain", "Listen without TLS where other machines reach it: something in between ends TLS").UnNegatableBoolVar(&plain)
+	f.Flag("open", "Ask nobody for a token or a certificate").UnNegatableBoolVar(&open)
+	f.Flag("caller-rate", "Events and labels a second from each caller; negative: no limit").Default(strconv.Itoa(ingest.DefaultRate)).Float64Var(&perCaller)
 	f.Flag("ack-timeout", "How long the broker may take before an event is called not accepted").Default("5s").DurationVar(&ack)
 	f.Flag("deadline", "Of POST /v1/score without one").Default("1s").DurationVar(&deadline)
 	return func(ctx context.Context) error {
@@ -37,32 +48,58 @@ func Ingest(f Flags) Runner {
 			if err != nil {
 				return nil, err
 			}
+			cfg := ingest.ServerConfig{Conn: e.conn, Log: e.log, Metrics: e.metrics, AckTimeout: ack, Deadline: deadline, Open: open, Rate: perCaller}
+			switch {
+			case files.Cert != "" || files.Key != "":
+				cfg.TLS, err = files.Config(func(err error) { reloaded(e.log, err) })
+			case files.ClientCA != "":
+				err = errors.New("--http-client-ca needs --http-cert and --http-key")
+			case !service.Loopback(listen) && !plain:
+				err = fmt.Errorf("listen on %s without TLS: give --http-cert and --http-key, or --plain if something before it ends TLS", listen)
+			}
+			if err != nil {
+				return nil, err
+			}
+			if !open {
+				cfg.Callers = access.NewBook(js, func(err error) { e.log.Warn("callers", zap.Error(err)) })
+			}
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
 				return nil, fmt.Errorf("listen: %w", err)
 			}
-			e.log.Info("http", zap.String("listen", l.Addr().String()))
+			e.log.Info("http", zap.String("listen", l.Addr().String()), zap.Bool("tls", cfg.TLS != nil), zap.Bool("open", open))
 			catalog := topology.NewCatalog(js, func(err error) { e.log.Warn("kinds", zap.Error(err)) })
-			server, err := ingest.NewServer(ingest.ServerConfig{
-				Conn: e.conn, Listener: l, Contracts: catalog, Log: e.log, Metrics: e.metrics, AckTimeout: ack, Deadline: deadline,
-			})
+			cfg.Listener, cfg.Contracts = l, catalog
+			server, err := ingest.NewServer(cfg)
 			if err != nil {
 				return nil, errors.Join(err, l.Close())
 			}
-			return &ingestWorker{catalog, server}, nil
+			return &ingestWorker{catalog, cfg.Callers, server}, nil
 		})
 	}
 }
 
-// ingestWorker runs the server beside the catalog that it takes contracts from.
+func reloaded(log *zap.Logger, err error) {
+	if err != nil {
+		log.Error("the certificate was replaced and cannot be read; the one before goes on", zap.Error(err))
+		return
+	}
+	log.Info("the certificate was read again")
+}
+
+// ingestWorker runs the server beside what it takes contracts and callers from.
 type ingestWorker struct {
 	catalog *topology.Catalog
+	callers *access.Book // nil: everybody may call
 	server  *ingest.Server
 }
 
 func (w *ingestWorker) Run(ctx context.Context) error {
 	g, _ := service.NewGroup(ctx)
 	g.Go(w.catalog.Run)
+	if w.callers != nil {
+		g.Go(w.callers.Run)
+	}
 	g.Go(func(ctx context.Context) error {
 		// Who asks earlier waits in the listener's queue, and is not told that a declared kind is none.
 		for !w.catalog.Loaded() && ctx.Err() == nil {
@@ -75,6 +112,12 @@ func (w *ingestWorker) Run(ctx context.Context) error {
 			case <-ctx.Done():
 			}
 		}
+		if w.callers != nil {
+			select {
+			case <-w.callers.Ready():
+			case <-ctx.Done():
+			}
+		}
 		return w.server.Run(ctx)
 	})
 	return g.Wait()
@@ -83,6 +126,9 @@ func (w *ingestWorker) Run(ctx context.Context) error {
 func (w *ingestWorker) Ready() error {
 	if !w.catalog.Loaded() {
 		return errors.New("the kinds have not been read yet")
+	}
+	if w.callers != nil && !w.callers.Loaded() {
+		return errors.New("the callers have not been read yet")
 	}
 	return nil
 }

@@ -49,6 +49,7 @@ type process struct {
 	level   string
 	listen  string
 	pprof   bool
+	open    bool // the admin address may be one that other machines reach
 	name    string
 	child   bool // of a supervisor, whose end is ours
 }
@@ -69,6 +70,7 @@ func newProcess(f Flags, name string) *process {
 	f.Flag("name", "Name of this process, as people see it").Default(name).StringVar(&p.name)
 	f.Flag("log-level", "debug, info, warn or error").Default("info").EnumVar(&p.level, "debug", "info", "warn", "error")
 	f.Flag("admin", "Address for /metrics, /healthz and /readyz; empty: none").Default("127.0.0.1:0").PlaceHolder("HOST:PORT").StringVar(&p.listen)
+	f.Flag("admin-anywhere", "Let --admin be an address that other machines reach; it asks nobody who they are").UnNegatableBoolVar(&p.open)
 	f.Flag("pprof", "Serve /debug/pprof/ beside the metrics").UnNegatableBoolVar(&p.pprof)
 	f.Flag("supervised", "End when the parent process ends").Hidden().UnNegatableBoolVar(&p.child)
 	return p
@@ -114,7 +116,7 @@ func (p *process) run(ctx context.Context, build func(env) (worker, error)) erro
 	var ready atomic.Pointer[func() error] // nil until there is a worker
 	g, _ := service.NewGroup(ctx)
 	g.Go(service.Admin{
-		Listen: p.listen, Metrics: e.metrics, Pprof: p.pprof,
+		Listen: p.listen, Metrics: e.metrics, Pprof: p.pprof, Anywhere: p.open,
 		Ready: func() error {
 			if f := ready.Load(); f != nil {
 				return (*f)()

@@ -138,6 +138,9 @@ func (s *Server) acceptLabels(w http.ResponseWriter, q *request) answer {
 }
 
 func (s *Server) accept(w http.ResponseWriter, q *request, check func(*request, events.Encoding, []byte, string) item, count *prometheus.CounterVec) answer {
+	if err := parameters(q.Request, "entity"); err != nil {
+		return refuse(http.StatusBadRequest, "", err.Error())
+	}
 	entity, err := entityOf(q)
 	if err != nil {
 		return refuse(http.StatusBadRequest, "", err.Error())
@@ -146,6 +149,9 @@ func (s *Server) accept(w http.ResponseWriter, q *request, check func(*request, 
 	defer release()
 	if fault != nil {
 		return *fault
+	}
+	if refused := s.guard.spend(q.caller, len(in.bodies)-1, time.Now()); refused != nil {
+		return *refused
 	}
 	all := make([]item, len(in.bodies))
 	for i, body := range in.bodies {

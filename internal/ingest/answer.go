@@ -33,6 +33,7 @@ type answer struct {
 	body   Answer
 	raw    []byte
 	enc    events.Encoding // of raw
+	retry  int             // seconds, for Retry-After; 0: as the status has it
 }
 
 func refuse(status int, field, reason string) answer {
@@ -53,9 +54,13 @@ func (a *answer) write(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", kind)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	h.Set("X-Content-Type-Options", "nosniff")
-	if a.status == http.StatusServiceUnavailable {
+	switch {
+	case a.retry > 0:
+		h.Set("Retry-After", strconv.Itoa(a.retry))
+	case a.status == http.StatusServiceUnavailable:
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
+	case a.status == http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="riskweir"`)
 	}
 	w.WriteHeader(a.status)
 	w.Write(body) //nolint:errcheck // the peer is gone

@@ -100,7 +100,7 @@ func BenchmarkEvents(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			s, err := NewServer(ServerConfig{Conn: nc, Listener: l, Contracts: declared{schema}, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()})
+			s, err := NewServer(ServerConfig{Conn: nc, Listener: l, Contracts: declared{schema}, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(), Open: true, Rate: -1})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -62,6 +62,9 @@ func (s *Server) score(w http.ResponseWriter, q *request) answer {
 }
 
 func (s *Server) scoreInTime(w http.ResponseWriter, q *request) (answer, string) {
+	if err := parameters(q.Request, "deadline", "entity"); err != nil {
+		return refuse(http.StatusBadRequest, "", err.Error()), endRefused
+	}
 	deadline, err := s.deadlineOf(q)
 	if err != nil {
 		return refuse(http.StatusBadRequest, "", err.Error()), endRefused

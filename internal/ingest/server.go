@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/riskweir/riskweir/internal/access"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -34,6 +36,12 @@ type ServerConfig struct {
 	Log       *zap.Logger
 	Metrics   prometheus.Registerer
 
+	// Callers are let in, each to what it may do; one of Callers and Open is given. Run does not run it.
+	Callers *access.Book
+	Open    bool        // everybody who reaches the listener may do everything
+	TLS     *tls.Config // nil: none
+
+	Rate       float64       // events and labels a second, of each caller that has none of its own; DefaultRate. Negative: no limit
 	AckTimeout time.Duration // until an event is called not accepted; 5 s
 	Deadline   time.Duration // of POST /v1/score without one; 1 s
 	Grace      time.Duration // for requests under way when Run is to end; 3 s
@@ -71,12 +79,14 @@ type publisher interface {
 //	202  all are stored                       400  none is: the body, or every item, is at fault
 //	200  some are, the others are at fault    404  the kind is not declared
 //	503  some or all were not accepted by the broker; send those again
+//	401  nobody is known by that token or certificate; 403 it may not do that; 429 too often: Retry-After says when
 type Server struct {
 	cfg     ServerConfig
 	js      publisher
 	client  *events.Client // looks for outcomes that the view did not show
 	view    view
 	metrics metrics
+	guard   *guard
 
 	records  sync.Pool // of *events.Record
 	held     atomic.Int64
@@ -85,6 +95,9 @@ type Server struct {
 
 // NewServer checks cfg and registers metrics. It does no I/O.
 func NewServer(cfg ServerConfig) (*Server, error) {
+	if (cfg.Callers == nil) != cfg.Open {
+		return nil, errors.New("ingest: callers, or that it is open to everybody, must be said")
+	}
 	if cfg.Conn == nil || cfg.Listener == nil || cfg.Contracts == nil || cfg.Log == nil || cfg.Metrics == nil {
 		return nil, errors.New("ingest: a connection, a listener, contracts, a logger and metrics are needed")
 	}
@@ -104,7 +117,10 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
-	s := &Server{cfg: cfg, js: js, client: client, view: newView(cfg.Conn)}
+	if cfg.Rate == 0 {
+		cfg.Rate = DefaultRate
+	}
+	s := &Server{cfg: cfg, js: js, client: client, view: newView(cfg.Conn), guard: newGuard(cfg.Callers, max(cfg.Rate, 0))}
 	s.records.New = func() any { return new(events.Record) }
 	if s.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -120,7 +136,7 @@ func (s *Server) Run(ctx context.Context) error {
 	requests, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer giveUp()
 	server := &http.Server{
-		Handler:           s.routes(),
+		Handler:           harden(s.routes()),
 		ReadHeaderTimeout: headerWithin,
 		ReadTimeout:       bodyWithin,
 		WriteTimeout:      bodyWithin + MaxDeadline + s.cfg.AckTimeout,
@@ -130,7 +146,11 @@ func (s *Server) Run(ctx context.Context) error {
 		BaseContext:       func(net.Listener) context.Context { return requests },
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(s.cfg.Listener) }()
+	var listener net.Listener = newNarrow(s.cfg.Listener, maxConns)
+	if s.cfg.TLS != nil {
+		listener = tls.NewListener(listener, s.cfg.TLS)
+	}
+	go func() { served <- server.Serve(listener) }()
 	defer s.view.close()
 	select {
 	case err := <-served:
@@ -155,9 +175,9 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("POST /v1/events/{kind}", s.handle("events", s.acceptEvents))
-	mux.Handle("POST /v1/labels/{kind}", s.handle("labels", s.acceptLabels))
-	mux.Handle("POST /v1/score/{kind}", s.handle("score", s.score))
+	mux.Handle("POST /v1/events/{kind}", s.handle("events", access.Publish, s.acceptEvents))
+	mux.Handle("POST /v1/labels/{kind}", s.handle("labels", access.Label, s.acceptLabels))
+	mux.Handle("POST /v1/score/{kind}", s.handle("score", access.Score, s.score))
 	return mux
 }
 
@@ -165,20 +185,24 @@ func (s *Server) routes() http.Handler {
 type request struct {
 	*http.Request
 	started  time.Time
+	caller   access.Caller
 	kind     string
 	schema   *events.Schema
 	revision uint64 // of the contract
 }
 
 // handle does what all endpoints have in common. What it is given returns the answer.
-func (s *Server) handle(endpoint string, serve func(http.ResponseWriter, *request) answer) http.Handler {
+func (s *Server) handle(endpoint, what string, serve func(http.ResponseWriter, *request) answer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.handlers.Add(1)
 		defer s.handlers.Done()
 		q := &request{Request: r, started: time.Now(), kind: r.PathValue("kind")}
 		var ok bool
 		var a answer
-		if q.schema, q.revision, ok = s.cfg.Contracts.Schema(q.kind); !ok {
+		var refused *answer
+		if q.caller, refused = s.guard.admit(r, what, q.kind); refused != nil {
+			a = *refused
+		} else if q.schema, q.revision, ok = s.cfg.Contracts.Schema(q.kind); !ok {
 			a = s.undeclared(q.kind)
 		} else {
 			a = serve(w, q)

@@ -48,7 +48,7 @@ func (b *broker) serve(t *testing.T, through func(publisher) publisher, change f
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := ServerConfig{Conn: b.nc, Listener: l, Contracts: declared{b.schema}, Log: zap.NewNop(), Metrics: prometheus.NewRegistry()}
+	cfg := ServerConfig{Conn: b.nc, Listener: l, Contracts: declared{b.schema}, Log: zap.NewNop(), Metrics: prometheus.NewRegistry(), Open: true}
 	if change != nil {
 		change(&cfg)
 	}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,8 +29,10 @@ type Admin struct {
 	Metrics prometheus.Gatherer
 	Ready   func() error // why the process can't do its work now; nil: it can
 	Pprof   bool
-	Extra   map[string]http.Handler // by pattern
-	OnBound func(addr string)
+	// Anywhere allows an address that other machines reach. Metrics tell of kinds, counts and times, and never of an entity.
+	Anywhere bool
+	Extra    map[string]http.Handler // by pattern
+	OnBound  func(addr string)
 }
 
 // Run serves until ctx ends. /healthz says that the process lives, also while NATS is away: a scheduler that kills
@@ -60,7 +64,46 @@ func (a Admin) Run(ctx context.Context) error {
 	for pattern, h := range a.Extra {
 		mux.Handle(pattern, h)
 	}
-	return ServeHTTP(ctx, a.Listen, mux, a.OnBound)
+	if !Loopback(a.Listen) {
+		if !a.Anywhere {
+			return fmt.Errorf("admin address %s can be reached from other machines, and asks nobody who they are: listen on 127.0.0.1, or say --admin-anywhere if the network keeps strangers away", a.Listen)
+		}
+		if a.Pprof {
+			return fmt.Errorf("admin address %s: pprof shows memory, and is served on the loopback interface only", a.Listen)
+		}
+		return ServeHTTP(ctx, a.Listen, mux, a.OnBound)
+	}
+	return ServeHTTP(ctx, a.Listen, fromHere(mux), a.OnBound)
+}
+
+// Loopback says whether only this machine can reach an address.
+func Loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// fromHere refuses what a page in a browser of this machine asks for under a name of its own that leads here.
+func fromHere(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if !Loopback(net.JoinHostPort(strings.Trim(host, "[]"), "0")) {
+			http.Error(w, "ask for this by its address", http.StatusForbidden)
+			return
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		h.ServeHTTP(w, r)
+	})
 }
 
 // ServeHTTP serves h until ctx ends, then lets requests that are under way finish for two seconds.
@@ -74,7 +117,7 @@ func ServeHTTP(ctx context.Context, listen string, h http.Handler, onBound func(
 		onBound(l.Addr().String())
 	}
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
 	}
 	served := make(chan error, 1)

@@ -140,6 +140,21 @@ func TestAdmin(t *testing.T) {
 	check("/debug/pprof/", 404, "")
 	check("/", 404, "")
 
+	// A name of a stranger's that leads here: what a page in a browser could ask for.
+	req, err := http.NewRequestWithContext(t.Context(), "GET", addr+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "evil.example:80"
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusForbidden {
+		t.Errorf("by another name: %d", resp.StatusCode)
+	}
+
 	profiled := serve(t, Admin{Listen: "127.0.0.1:0", Metrics: NewRegistry(), Pprof: true})
 	if got, body := get(t, profiled+"/debug/pprof/goroutine?debug=1"); got != 200 || !strings.Contains(body, "goroutine profile:") {
 		t.Errorf("/debug/pprof/goroutine: %d %q", got, body)
@@ -148,7 +163,7 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("/readyz of a process that is always ready: %d", got)
 	}
 
-	err := Admin{Listen: strings.TrimPrefix(addr, "http://"), Metrics: NewRegistry()}.Run(t.Context())
+	err = Admin{Listen: strings.TrimPrefix(addr, "http://"), Metrics: NewRegistry()}.Run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Errorf("an address that is taken: %v", err)
 	}

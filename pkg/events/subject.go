@@ -47,7 +47,8 @@ const (
 	ModelsBucket     = "MODELS"
 	KindsBucket      = "KINDS"
 	ScorersBucket    = "SCORERS"
-	MemoryBucket     = "MEMORY" // an object store
+	CallersBucket    = "CALLERS" // who may call over HTTP
+	MemoryBucket     = "MEMORY"  // an object store
 )
 
 var (
