@@ -12,6 +12,7 @@ import (
 
 	"github.com/choria-io/fisk"
 	"github.com/vmihailenco/msgpack/v5"
+	"github.com/vmihailenco/msgpack/v5/msgpcode"
 )
 
 // maxDecoded bounds one value on stdin.
@@ -60,9 +61,17 @@ func skipBlank(r *bufio.Reader) (byte, error) {
 }
 
 func passLine(r *bufio.Reader, w *bufio.Writer) error {
-	line, err := r.ReadBytes('\n')
-	if errors.Is(err, io.EOF) {
-		err = nil
+	var line []byte
+	var err error
+	for more := true; more && err == nil; {
+		var part []byte
+		if part, err = r.ReadSlice('\n'); len(line)+len(part) > maxDecoded {
+			return errTooLong
+		}
+		line = append(line, part...)
+		if more = errors.Is(err, bufio.ErrBufferFull); more || errors.Is(err, io.EOF) {
+			err = nil
+		}
 	}
 	line = bytes.TrimRight(line, "\r\n")
 	if err == nil && !json.Valid(line) {
@@ -80,7 +89,7 @@ func passLine(r *bufio.Reader, w *bufio.Writer) error {
 // transcode reads one value and nothing behind it: the reader is shared with what follows.
 func transcode(r *bufio.Reader, w *bufio.Writer) error {
 	dec := msgpack.NewDecoder(&bounded{r: r, left: maxDecoded})
-	v, err := dec.DecodeInterface()
+	v, err := decodeValue(dec, maxDepth)
 	if err != nil {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
@@ -95,6 +104,57 @@ func transcode(r *bufio.Reader, w *bufio.Writer) error {
 		return err
 	}
 	return w.WriteByte('\n')
+}
+
+// maxDepth of values in values: the decoder's own recursion has no bound, and 8 MiB can hold eight million levels.
+const maxDepth = 100
+
+var errTooDeep = fmt.Errorf("more than %d values in each other", maxDepth)
+
+func decodeValue(dec *msgpack.Decoder, depth int) (any, error) {
+	if depth == 0 {
+		return nil, errTooDeep
+	}
+	code, err := dec.PeekCode()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case msgpcode.IsFixedArray(code), code == msgpcode.Array16, code == msgpcode.Array32:
+		n, err := dec.DecodeArrayLen()
+		if err != nil {
+			return nil, err
+		}
+		all := []any{}
+		for range n {
+			v, err := decodeValue(dec, depth-1)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, v)
+		}
+		return all, nil
+	case msgpcode.IsFixedMap(code), code == msgpcode.Map16, code == msgpcode.Map32:
+		n, err := dec.DecodeMapLen()
+		if err != nil {
+			return nil, err
+		}
+		all := map[string]any{}
+		for range n {
+			name, err := dec.DecodeString()
+			if err != nil {
+				return nil, err
+			}
+			if _, twice := all[name]; twice {
+				return nil, fmt.Errorf("the name %.64q stands twice", name)
+			}
+			if all[name], err = decodeValue(dec, depth-1); err != nil {
+				return nil, err
+			}
+		}
+		return all, nil
+	}
+	return dec.DecodeInterface()
 }
 
 var errTooLong = fmt.Errorf("longer than %d bytes", maxDecoded)

@@ -127,11 +127,17 @@ func ParseStoredEvent(subject string) (StoredEvent, error) {
 		return StoredEvent{Kind: kind, Lane: StrayLane, Token: StrayToken}, nil
 	}
 	lane, token, ok3 := strings.Cut(rest, ".")
-	n, err := strconv.Atoi(lane)
-	if !ok || !ok2 || !ok3 || err != nil || n < 0 || token == "" || strings.Contains(token, ".") {
+	n, laneOK := laneNumber(lane)
+	if !ok || !ok2 || !ok3 || !laneOK || token == "" || strings.Contains(token, ".") {
 		return StoredEvent{}, fmt.Errorf("subject %q: want events.<kind>.<lane>.<entity>", subject)
 	}
 	return StoredEvent{Kind: kind, Lane: n, Token: token}, nil
+}
+
+// laneNumber reads a lane as subjects have it: 007 and +7 are other subjects, and no lane.
+func laneNumber(token string) (lane int, ok bool) {
+	lane, err := strconv.Atoi(token)
+	return lane, err == nil && lane >= 0 && strconv.Itoa(lane) == token
 }
 
 // CommitSubject is where a scorer publishes an outcome; only scorers may.
@@ -167,7 +173,7 @@ func PositionSubject(kind string, lane int) string {
 func ParsePositionSubject(subject string) (kind string, lane int, err error) {
 	p := strings.Split(subject, ".")
 	if len(p) == 3 && p[0] == "position" {
-		if lane, err = strconv.Atoi(p[2]); err == nil && lane >= 0 {
+		if lane, ok := laneNumber(p[2]); ok {
 			return p[1], lane, nil
 		}
 	}
