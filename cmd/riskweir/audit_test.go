@@ -26,7 +26,7 @@ var looking = map[string]string{
 	"audit": "reads AUDIT", "status": "asks the monitor", "verify": "reads", "doctor": "reads", "explain": "reads", "decode": "reads stdin", "features": "reads",
 	"kind infer": "reads a file", "kind list": "reads", "kind show": "reads", "kind diff": "reads", "topology plan": "reads", "topology show": "reads",
 	"token list": "reads", "model list": "reads", "model show": "reads", "model log": "reads", "model impact": "reads",
-	"model diff": "reads", "model export": "reads", "model key": "makes a file here",
+	"model diff": "reads", "model export": "reads", "certs": "makes files here", "model key": "makes a file here",
 	"ingest": "publishes events and labels, as anybody may whose role is publisher; how far is kept beside them",
 	"chaos":  "breaks a system of its own", "bench": "measures a system of its own",
 	"up":       "starts a system; what it applies is on record, see TestUpIsOnRecord",
@@ -190,7 +190,7 @@ func TestUpIsOnRecord(t *testing.T) {
 	js := testkit.Start(t, 1).JetStream(t)
 	dir := t.TempDir()
 	for range 2 {
-		u := &upRun{upConfig: upConfig{nodes: 1, source: "sim"}, js: js, layout: &layout{dir: dir}, status: io.Discard}
+		u := &upRun{upConfig: upConfig{nodes: 1, source: "sim"}, js: js, layout: &layout{dir: dir, noTLS: true}, status: io.Discard}
 		if err := u.applyTopology(testkit.Context(t)); err != nil {
 			t.Fatal(err)
 		}

@@ -140,7 +140,12 @@ func (s *sender) postTo(t *testing.T, path, contentType string, body []byte) (fa
 		t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
-	resp, err := http.DefaultClient.Do(req)
+	trust, err := s.system.layout.httpTrust()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
@@ -210,7 +215,7 @@ func TestBadInput(t *testing.T) {
 	if out, errOut, code := riskweir(t, "kind", "apply", file, "--context", u.context); code != 0 || !strings.Contains(out, "publish to events.payment.<entity>") {
 		t.Fatalf("kind apply: exit status %d: %s%s", code, out, errOut)
 	}
-	s := &sender{system: u, http: "http://127.0.0.1:" + strconv.Itoa(u.layout.ports.http), found: map[uint64]*natsjs.RawStreamMsg{}, next: 1}
+	s := &sender{system: u, http: u.layout.httpURL(), found: map[uint64]*natsjs.RawStreamMsg{}, next: 1}
 	testkit.Eventually(t, long, "ingest knows the kind", func() (bool, string) {
 		if c, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(u.layout.ports.http)); err != nil {
 			return false, err.Error() // it listens once it has read the kinds

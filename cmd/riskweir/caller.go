@@ -2,17 +2,21 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/riskweir/riskweir/internal/access"
+	"github.com/riskweir/riskweir/internal/certs"
 	"github.com/riskweir/riskweir/internal/service"
 )
 
@@ -49,13 +53,48 @@ func writeSecret(file, text string) error {
 	return os.Rename(tmp, file)
 }
 
+// httpURL is where ingest listens.
+func (l *layout) httpURL() string {
+	if l.noTLS {
+		return "http://127.0.0.1:" + strconv.Itoa(l.ports.http)
+	}
+	return "https://127.0.0.1:" + strconv.Itoa(l.ports.http)
+}
+
+// httpTrust is whom a caller of this machine believes.
+func (l *layout) httpTrust() (*tls.Config, error) {
+	if l.noTLS {
+		return nil, nil
+	}
+	text, err := os.ReadFile(certs.CAFile(l.tlsDir()))
+	if err != nil {
+		return nil, fmt.Errorf("authority: %w", err)
+	}
+	c := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS13}
+	c.RootCAs.AppendCertsFromPEM(text)
+	return c, nil
+}
+
+// httpFlags are ingest's.
+func (l *layout) httpFlags() []string {
+	args := []string{"--listen", "127.0.0.1:" + strconv.Itoa(l.ports.http)}
+	if !l.noTLS {
+		args = append(args, "--http-cert", certs.CertFile(l.tlsDir(), httpName), "--http-key", certs.KeyFile(l.tlsDir(), httpName))
+	}
+	return args
+}
+
 // admitLocal lets the local caller in. If we die before, the next start does it, with the token that is there.
 func (l *layout) admitLocal(ctx context.Context, js natsjs.JetStream) error {
 	token, err := l.token()
 	if err != nil {
 		return err
 	}
-	if err := writeSecret(l.curlFile(), fmt.Sprintf("header = \"Authorization: Bearer %s\"\n", token)); err != nil {
+	text := fmt.Sprintf("header = \"Authorization: Bearer %s\"\n", token)
+	if !l.noTLS {
+		text += fmt.Sprintf("cacert = %q\n", certs.CAFile(l.tlsDir()))
+	}
+	if err := writeSecret(l.curlFile(), text); err != nil {
 		return fmt.Errorf("token: %w", err)
 	}
 	c := access.Caller{

@@ -232,9 +232,13 @@ func (c *chaosRun) attack(ctx context.Context, terms []chaos.Terms, steps []chao
 	if err != nil {
 		return report, err
 	}
+	trust, err := c.layout.httpTrust()
+	if err != nil {
+		return report, err
+	}
 	load, err := chaos.NewLoad(chaos.LoadConfig{
-		Token: token,
-		Conn:  publisher, Generator: sim.New(sim.Config{Seed: c.seed, Start: time.Now()}), HTTP: "http://127.0.0.1:" + strconv.Itoa(c.layout.ports.http),
+		Token: token, TLS: trust,
+		Conn: publisher, Generator: sim.New(sim.Config{Seed: c.seed, Start: time.Now()}), HTTP: c.layout.httpURL(),
 		Rate: c.rate, Probes: c.probes, Deadline: 150 * time.Millisecond,
 	})
 	if err != nil {
@@ -258,7 +262,7 @@ func (c *chaosRun) remember(role string, s supervise.Spec) {
 const spare = "scorer-spare"
 
 func (c *chaosRun) startChildren(ctx context.Context) error {
-	c.remember(chaos.RoleIngest, c.child("ingest", "ingest", "--listen", "127.0.0.1:"+strconv.Itoa(c.layout.ports.http)))
+	c.remember(chaos.RoleIngest, c.child("ingest", "ingest", c.layout.httpFlags()...))
 	for i := range c.scorers {
 		s := c.child("scorer-"+strconv.Itoa(i+1), "scorer", c.layout.signed(topology.RoleScorer)...)
 		if s.Name == c.cables.Scorer {

@@ -192,6 +192,9 @@ const (
 	tlsSubdir   = "tls"
 	usersSubdir = "users"
 
+	// httpName is the certificate of ingest.
+	httpName = "http"
+
 	// clientName is the certificate of every client of 'up' where one must be shown.
 	clientName = "client"
 )
@@ -267,6 +270,9 @@ func (l *layout) certify(now time.Time) error {
 		if _, _, err := authority.Issue(nodeName(i), certs.Loopback(), now); err != nil {
 			return err
 		}
+	}
+	if _, _, err := authority.Issue(httpName, certs.Loopback(), now); err != nil {
+		return err
 	}
 	_, _, err = authority.Issue(clientName, nil, now)
 	return err

@@ -300,7 +300,7 @@ func (u *upRun) child(name, role string, args ...string) supervise.Spec {
 }
 
 func (u *upRun) startServices(ctx context.Context) error {
-	specs := []supervise.Spec{u.child("ingest", "ingest", "--listen", "127.0.0.1:"+strconv.Itoa(u.layout.ports.http))}
+	specs := []supervise.Spec{u.child("ingest", "ingest", u.layout.httpFlags()...)}
 	for i := range u.scorers {
 		specs = append(specs, u.child("scorer-"+strconv.Itoa(i+1), "scorer", u.layout.signed(topology.RoleScorer)...))
 	}
@@ -331,7 +331,7 @@ func (u *upRun) banner(context string) {
 	fmt.Fprintf(u.status, "Riskweir %s: %d node(s), %d scorer(s)\n\n", version(), u.nodes, u.scorers)
 	fmt.Fprintf(u.status, "data     %s\n", l.dir)
 	fmt.Fprintf(u.status, "nats     %s\n", l.servers())
-	fmt.Fprintf(u.status, "http     curl -K %s http://127.0.0.1:%d/v1/events/KIND\n", l.curlFile(), l.ports.http)
+	fmt.Fprintf(u.status, "http     curl -K %s %s/v1/events/KIND\n", l.curlFile(), l.httpURL())
 	if l.ports.client[0] != u.natsPort || l.ports.http != u.httpPort {
 		fmt.Fprintf(u.status, "         (the usual ports are taken)\n")
 	}

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,8 +40,9 @@ const (
 type LoadConfig struct {
 	Conn      *nats.Conn // of a publisher
 	Generator *sim.Generator
-	HTTP      string  // base URL of an ingest
-	Token     string  // of a caller that may publish and score
+	HTTP      string // base URL of an ingest
+	Token     string // of a caller that may publish and score
+	TLS       *tls.Config
 	Rate      float64 // events a second; a fifth of them through HTTP
 	Probes    float64 // requests for a score a second, beside
 	Deadline  time.Duration
@@ -125,7 +127,7 @@ func (l *Load) Run(ctx context.Context) error {
 			}
 		})
 	}
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: httpWorkers}, Timeout: oneTry + 2*time.Second}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: httpWorkers, TLSClientConfig: l.cfg.TLS}, Timeout: oneTry + 2*time.Second}
 	defer client.CloseIdleConnections()
 	for range httpWorkers {
 		wg.Go(func() {
@@ -347,7 +349,7 @@ func (l *Load) probe(ctx context.Context) {
 	}
 	const most = 64 // at once
 	room := make(chan struct{}, most)
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: most}, Timeout: 2 * time.Second}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: most, TLSClientConfig: l.cfg.TLS}, Timeout: 2 * time.Second}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/riskweir/riskweir/internal/access"
+	"github.com/riskweir/riskweir/internal/certs"
 	"github.com/riskweir/riskweir/internal/ingest"
 	"github.com/riskweir/riskweir/internal/service"
 	"github.com/riskweir/riskweir/internal/source"
@@ -30,13 +32,13 @@ func Ingest(f Flags) Runner {
 	p := newProcess(f, "ingest")
 	var listen string
 	var ack, deadline time.Duration
-	var files service.ServerFiles
+	var cert, key, clients string
 	var open, plain bool
 	var perCaller float64
 	f.Flag("listen", "Address for HTTP").Default("127.0.0.1:8080").PlaceHolder("HOST:PORT").StringVar(&listen)
-	f.Flag("http-cert", "Certificate for HTTP, PEM; read again when it changes").PlaceHolder("FILE").StringVar(&files.Cert)
-	f.Flag("http-key", "Its key").PlaceHolder("FILE").StringVar(&files.Key)
-	f.Flag("http-client-ca", "Who signs the certificates that callers may show in place of a token").PlaceHolder("FILE").StringVar(&files.ClientCA)
+	f.Flag("http-cert", "Certificate for HTTP, PEM; read again when it changes").PlaceHolder("FILE").StringVar(&cert)
+	f.Flag("http-key", "Its key").PlaceHolder("FILE").StringVar(&key)
+	f.Flag("http-client-ca", "Who signs the certificates that callers may show in place of a token").PlaceHolder("FILE").StringVar(&clients)
 	f.Flag("plain", "Listen without TLS where other machines reach it: something in between ends TLS").UnNegatableBoolVar(&plain)
 	f.Flag("open", "Ask nobody for a token or a certificate").UnNegatableBoolVar(&open)
 	f.Flag("caller-rate", "Events and labels a second from each caller; negative: no limit").Default(strconv.Itoa(ingest.DefaultRate)).Float64Var(&perCaller)
@@ -50,9 +52,11 @@ func Ingest(f Flags) Runner {
 			}
 			cfg := ingest.ServerConfig{Conn: e.conn, Log: e.log, Metrics: e.metrics, AckTimeout: ack, Deadline: deadline, Open: open, Rate: perCaller}
 			switch {
-			case files.Cert != "" || files.Key != "":
-				cfg.TLS, err = files.Config(func(err error) { reloaded(e.log, err) })
-			case files.ClientCA != "":
+			case cert != "" && key != "":
+				cfg.TLS, err = httpTLS(cert, key, clients)
+			case cert != "" || key != "":
+				err = errors.New("--http-cert and --http-key go together")
+			case clients != "":
 				err = errors.New("--http-client-ca needs --http-cert and --http-key")
 			case !service.Loopback(listen) && !plain:
 				err = fmt.Errorf("listen on %s without TLS: give --http-cert and --http-key, or --plain if something before it ends TLS", listen)
@@ -79,12 +83,21 @@ func Ingest(f Flags) Runner {
 	}
 }
 
-func reloaded(log *zap.Logger, err error) {
+// httpTLS lets a caller show a certificate in place of a token: one that is shown must be good.
+func httpTLS(cert, key, clients string) (*tls.Config, error) {
+	pair, err := certs.Follow(cert, key)
 	if err != nil {
-		log.Error("the certificate was replaced and cannot be read; the one before goes on", zap.Error(err))
-		return
+		return nil, fmt.Errorf("http: %w", err)
 	}
-	log.Info("the certificate was read again")
+	c, err := pair.Server(clients)
+	if err != nil {
+		return nil, fmt.Errorf("http: %w", err)
+	}
+	if clients != "" {
+		c.ClientAuth = tls.VerifyClientCertIfGiven
+	}
+	c.NextProtos = []string{"http/1.1"} // so that a connection is a request at a time, and their number bounds both
+	return c, nil
 }
 
 // ingestWorker runs the server beside what it takes contracts and callers from.

@@ -2,11 +2,14 @@ package ingest
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/riskweir/riskweir/internal/access"
+	"github.com/riskweir/riskweir/internal/certs"
 	"github.com/riskweir/riskweir/internal/testkit"
 )
 
@@ -247,5 +251,89 @@ func TestOpenIsSaid(t *testing.T) {
 		if _, err := NewServer(cfg); err == nil || !strings.Contains(err.Error(), "open to everybody") {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// Over TLS a caller may show a certificate in place of a token; a stranger's is refused, and none is nobody.
+func TestCertificateInPlaceOfAToken(t *testing.T) {
+	t.Parallel()
+	b := start(t, nil)
+	dir, now := t.TempDir(), time.Now()
+	ours, err := certs.Open(dir, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign := t.TempDir()
+	theirs, err := certs.Open(foreign, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := func(dir string, a *certs.Authority, name string, hosts []string) tls.Certificate {
+		if _, _, err := a.Issue(name, hosts, now); err != nil {
+			t.Fatal(err)
+		}
+		p, err := tls.LoadX509KeyPair(certs.CertFile(dir, name), certs.KeyFile(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	server := pair(dir, ours, "http", certs.Loopback())
+	text, err := os.ReadFile(certs.CAFile(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(text)
+	core := pair(dir, ours, "core", nil)
+	leaf, err := x509.ParseCertificate(core.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	book := access.NewBook(nil, func(err error) { t.Error(err) })
+	body, err := json.Marshal(access.Caller{Name: "core", May: []string{access.Publish}, Kinds: []string{"payment"}, Certificate: leaf.Subject.CommonName, Created: now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	book.Take("core", 1, body)
+	w := b.serve(t, nil, func(c *ServerConfig) {
+		c.Open, c.Callers = false, book
+		c.TLS = &tls.Config{Certificates: []tls.Certificate{server}, ClientCAs: roots, ClientAuth: tls.VerifyClientCertIfGiven}
+	})
+	post := func(cert *tls.Certificate, header ...string) (int, http.Header, error) {
+		cfg := &tls.Config{RootCAs: roots}
+		if cert != nil {
+			cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+		}
+		client := http.Client{Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}}
+		r, err := http.NewRequestWithContext(testkit.Context(t), "POST", strings.Replace(w.url, "http:", "https:", 1)+"/v1/events/payment", strings.NewReader(`{"id":"a","card":"c","amount":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			r.Header.Set(header[i], header[i+1])
+		}
+		res, err := client.Do(r)
+		if err != nil {
+			return 0, nil, err
+		}
+		res.Body.Close()
+		return res.StatusCode, res.Header, nil
+	}
+	if status, head, err := post(&core); err != nil || status != 202 || head.Get("Strict-Transport-Security") == "" {
+		t.Errorf("by certificate: %d %v, %v", status, head, err)
+	}
+	other := pair(dir, ours, "other", nil)
+	for name, cert := range map[string]*tls.Certificate{"none": nil, "of somebody unknown": &other} {
+		if status, _, err := post(cert); err != nil || status != 401 {
+			t.Errorf("%s: %d, %v", name, status, err)
+		}
+	}
+	if status, _, err := post(&core, bearer(access.NewToken("core"))...); err != nil || status != 401 {
+		t.Errorf("a bad token beside it: %d, %v", status, err)
+	}
+	stranger := pair(foreign, theirs, "core", nil)
+	if status, _, err := post(&stranger); err == nil {
+		t.Errorf("a stranger of the same name: %d", status)
 	}
 }

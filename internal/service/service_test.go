@@ -312,3 +312,27 @@ func TestNewLogger(t *testing.T) {
 		t.Errorf("%v, %v", log, err)
 	}
 }
+
+// The admin address is for this machine, unless somebody says otherwise; pprof always.
+func TestAdminIsForThisMachine(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		name string
+		a    Admin
+		want string
+	}{
+		{"anywhere", Admin{Listen: "0.0.0.0:0"}, "--admin-anywhere"},
+		{"anywhere by leaving out", Admin{Listen: ":0"}, "--admin-anywhere"},
+		{"pprof anywhere", Admin{Listen: "0.0.0.0:0", Pprof: true, Anywhere: true}, "pprof"},
+	} {
+		x.a.Metrics = NewRegistry()
+		if err := x.a.Run(t.Context()); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s: %v", x.name, err)
+		}
+	}
+	for address, want := range map[string]bool{"127.0.0.1:1": true, "localhost:1": true, "[::1]:1": true, "127.9.9.9:1": true, "0.0.0.0:1": false, ":1": false, "10.0.0.1:1": false, "127.0.0.1.evil.example:1": false, "": false} {
+		if got := Loopback(address); got != want {
+			t.Errorf("%q: %t", address, got)
+		}
+	}
+}
