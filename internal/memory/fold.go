@@ -13,7 +13,8 @@ import (
 )
 
 // fold takes an event of the key at its time, µs; first says that it is the first one.
-func (e *entry) fold(g *group, rec *events.Record, at int64, first bool) {
+func (e *entry) fold(g *group, ev Event, at int64, first bool) {
+	rec := ev.Record
 	if first || at > e.clock {
 		e.clock = at
 	}
@@ -35,7 +36,13 @@ func (e *entry) fold(g *group, rec *events.Record, at int64, first bool) {
 	}
 	for i := range e.sets {
 		e.sets[i].expire(g.sets[i].span, e.clock)
-		if v := &rec.Values[g.sets[i].field]; v.State != events.Missing && (g.sets[i].span == 0 || at > e.clock-g.sets[i].span) {
+		v := &events.Value{}
+		if f := g.sets[i].field; f >= 0 {
+			v = &rec.Values[f]
+		} else if name := ev.entity(); len(name) > 0 {
+			v = &events.Value{State: events.HasText, Text: name}
+		}
+		if v.State != events.Missing && (g.sets[i].span == 0 || at > e.clock-g.sets[i].span) {
 			e.sets[i].add(valueHash(v), at, e.clock)
 		}
 	}

@@ -86,7 +86,7 @@ type cond struct {
 
 // setDef is a set of distinct values; span 0: for ever.
 type setDef struct {
-	field int
+	field int // -1: the entity
 	span  int64
 }
 

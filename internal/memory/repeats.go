@@ -152,11 +152,7 @@ func (s *ids) idOf(ev Event) (Key, bool) {
 // contentOf is of what the contract reads: entity, time if the event gives one, and the fields' values, however they were written.
 func (s *ids) contentOf(ev Event) uint64 {
 	var buf [512]byte
-	entity := ev.Entity
-	if entity == nil {
-		entity = ev.Record.Entity
-	}
-	b := appendKeyPart(buf[:0], entity)
+	b := appendKeyPart(buf[:0], ev.entity())
 	if t := ev.Record.Time; t.IsZero() {
 		b = append(b, 0)
 	} else {

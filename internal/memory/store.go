@@ -180,7 +180,7 @@ func (s *Store) fold(ev Event, at int64) {
 			if !x.found {
 				x.entry.labels.horizon = s.clock - s.plan.idle
 			}
-			x.entry.fold(g, ev.Record, at, !x.found)
+			x.entry.fold(g, ev, at, !x.found)
 			s.scratch = x.entry.pack(s.scratch[:0], g)
 			s.put(i, key, s.scratch)
 		}
@@ -267,20 +267,26 @@ func (s *Store) sweep() {
 	}
 }
 
+// entity of the event, as its subject says it; empty if nothing does.
+func (ev Event) entity() []byte {
+	if ev.Entity == nil {
+		return ev.Record.Entity
+	}
+	return ev.Entity
+}
+
 // keyOf is false if one of the fields has no value.
 func keyOf(ev Event, by []int) (Key, bool) {
 	var buf [256]byte
 	b := buf[:0]
 	for _, f := range by {
-		text := ev.Entity
+		text := ev.entity()
 		if f >= 0 {
 			v := &ev.Record.Values[f]
 			if v.State != events.HasText {
 				return Key{}, false
 			}
 			text = v.Text
-		} else if text == nil {
-			text = ev.Record.Entity
 		}
 		if len(text) == 0 {
 			return Key{}, false

@@ -65,13 +65,11 @@ func (s *Store) Trace(ev Event, withheld string) []KeyState {
 		k := KeyState{}
 		for j, f := range l.by {
 			k.By, k.For = append(k.By, fieldName(c, g.by[j])), append(k.For, fieldName(c, f))
-			text := string(ev.Entity)
+			text := string(ev.entity())
 			if f >= 0 {
 				if text = string(ev.Record.Values[f].Text); c.Fields[f].Sensitive {
 					text = withheld
 				}
-			} else if ev.Entity == nil {
-				text = string(ev.Record.Entity)
 			}
 			k.Values = append(k.Values, text)
 		}
@@ -119,7 +117,7 @@ func (k *KeyState) describe(c *events.Contract, g *group, e *entry, now int64) {
 	}
 	for i := range e.sets {
 		def := &g.sets[i]
-		x := Set{Field: c.Fields[def.field].Name, Values: e.sets[i].count(def.span == 0, now-def.span), OneIn: 1 << e.sets[i].level}
+		x := Set{Field: fieldName(c, def.field), Values: e.sets[i].count(def.span == 0, now-def.span), OneIn: 1 << e.sets[i].level}
 		if def.span > 0 {
 			x.Window = events.Duration(time.Duration(def.span) * time.Microsecond).String()
 		}

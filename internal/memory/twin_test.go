@@ -21,18 +21,24 @@ func everyTake(t testing.TB, idle string) *Plan {
 	var b strings.Builder
 	fmt.Fprintf(&b, "kind: payment\nentity: card\ntime: at\nfields:\n- {name: amount, type: number}\n- {name: shop, type: category}\n- {name: country, type: category}\n- {name: chip, type: bool}\nmemory:\n  idle: %s\n  features:\n", idle)
 	n := 0
-	for _, key := range []string{"by: card", "by: shop", "by: [card, shop]", "by: shop, for: country"} {
-		for _, window := range []string{"", "window: 1h,", "window: 24h,", "window: 30d,"} {
+	for _, x := range []struct {
+		key     string
+		windows []string
+	}{
+		{"by: card", []string{"", "window: 1h,", "window: 24h,", "window: 30d,"}},
+		{"by: shop", []string{"", "window: 30d,"}},
+		{"by: [card, shop]", []string{"window: 24h,"}},
+		{"by: shop, for: country", []string{"", "window: 24h,"}},
+	} {
+		for _, window := range x.windows {
 			for _, take := range []string{
 				"count", "seen", "new", "since_last", "since_first", "count, where: {field: chip, below: 0.5}", "since_last, where: {field: country, is: [DE, FR]}",
 				"sum, field: amount", "mean, field: amount", "min, field: amount", "max, field: amount", "sd, field: amount", "last, field: amount", "ratio, field: amount",
-				"sd, field: amount, where: {field: amount, above: 10, below: 60}", "distinct, field: country", "distinct, field: amount, log: true",
+				"sd, field: amount, where: {field: amount, above: 10, below: 60}", "distinct, field: country", "distinct, field: amount, log: true", "distinct, field: card",
 				"share, where: {field: country, is: [US]}", "last, field: amount, where: {field: chip, above: 0.5}, empty: -1", "mean, field: amount, log: true",
 			} {
-				if n++; n > events.MaxMemoryFeatures {
-					continue
-				}
-				fmt.Fprintf(&b, "  - {name: f%d, %s, %s take: %s}\n", n, key, window, take)
+				n++
+				fmt.Fprintf(&b, "  - {name: f%d, %s, %s take: %s}\n", n, x.key, window, take)
 			}
 		}
 	}
@@ -79,6 +85,9 @@ func (w *twin) text(e *past, field string) (string, bool) {
 }
 
 func (w *twin) value(e *past, field string) events.Value {
+	if field == w.p.Schema.Contract.Entity {
+		return events.Value{State: events.HasText, Text: []byte(e.entity)}
+	}
 	i := slices.IndexFunc(w.p.Schema.Contract.Fields, func(f events.Field) bool { return f.Name == field })
 	return e.values[i]
 }

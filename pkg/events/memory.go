@@ -257,6 +257,7 @@ func (m *Memory) validate(c *Contract) error {
 			bad("take %q: want count, sum, mean, min, max, sd, last, distinct, share, ratio, seen, new, since_last, since_first, known, bad or bad_share", f.Take)
 		case t.field != (f.Field != ""):
 			bad("take %s, field %q: count, share, seen, new and since are of events, known, bad and bad_share of their labels, the others of a field", f.Take, f.Field)
+		case f.Take == TakeDistinct && f.Field == c.Entity:
 		case t.field:
 			if x, ok := source("field", f.Field); ok && (x.Type == Category) != (f.Take == TakeDistinct) && (x.Type == Category || x.Type == Time || x.Type == Bool) {
 				bad("take %s of field %s, a %s", f.Take, f.Field, x.Type)
