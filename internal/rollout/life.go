@@ -89,6 +89,9 @@ func (p Policy) maxShadows() int {
 	return p.MaxShadows
 }
 
+// Room is how many shadows there may be at a time.
+func (p Policy) Room() int { return p.maxShadows() }
+
 // Validate returns all that is wrong with the policy, joined.
 func (p Policy) Validate() error {
 	var errs []error

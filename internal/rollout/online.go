@@ -23,7 +23,7 @@ type OnlinePolicy struct {
 	PSIWindow   int     // events; 2000
 	Rate        float64 // share of bad events, as known beforehand, 0 < Rate < 1; 0.01
 	Watch       bool    // looks for a change for the worse at any time (canary), not for a version bad from the beginning
-	FirstEvents uint64  // sequence of the first event that counts; set by whoever begins
+	FirstEvents uint64  // sequence of the first event that counts; 0: of the first that is seen
 	Counted     bool    // errors and lateness are told by Counted, of those that score, and not by Seen
 }
 
@@ -113,6 +113,9 @@ func NewOnline(p OnlinePolicy, version, against int, stage Stage, share float64)
 
 // Seen takes an event when both have scored it.
 func (g *Online) Seen(s Scored) {
+	if g.policy.FirstEvents == 0 {
+		g.policy.FirstEvents = s.Seq
+	}
 	g.last = max(g.last, s.Seq)
 	failed := s.Failed || !(s.P >= 0 && s.P <= 1)
 	if !g.policy.Counted {

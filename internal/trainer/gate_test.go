@@ -3,13 +3,14 @@ package trainer
 import (
 	"context"
 	"math"
-	"strings"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/pkg/events"
-	"github.com/riskweir/riskweir/pkg/lr"
 )
 
 func TestPolicyDue(t *testing.T) {
@@ -28,8 +29,8 @@ func TestPolicyDue(t *testing.T) {
 		{"too few good", tally{good: 19, bad: 500, fresh: 519}, history{}, false},
 		{"first", tally{good: 180, bad: 20, fresh: 200}, history{}, true},
 		{"first, of silence and what a restart found", tally{good: 180, bad: 20}, history{}, true},
-		{"failed, few more", tally{good: 180, bad: 20, fresh: 49}, history{attempted: ago(time.Minute)}, false},
-		{"failed, a quarter more", tally{good: 180, bad: 20, fresh: 50}, history{attempted: ago(time.Minute)}, true},
+		{"failed, few more", tally{good: 180, bad: 20, fresh: 24}, history{attempted: ago(time.Minute)}, false},
+		{"failed, an eighth more", tally{good: 180, bad: 20, fresh: 25}, history{attempted: ago(time.Minute)}, true},
 		{"failed for the broker's reasons", tally{good: 180, bad: 20, fresh: 200}, history{notBefore: now.Add(time.Second)}, false},
 		{"trained, few more", tally{good: 900, bad: 90, fresh: 999}, history{trained: true, attempted: ago(time.Minute)}, false},
 		{"trained, enough more", tally{good: 900, bad: 90, fresh: 1000}, history{trained: true, attempted: ago(time.Minute)}, true},
@@ -42,59 +43,90 @@ func TestPolicyDue(t *testing.T) {
 	}
 }
 
-func TestGate(t *testing.T) {
-	sound := func() FitResult {
-		return FitResult{Converged: true, Test: lr.Metrics{N: 100, Positives: 9, AUC: 0.7, LogLoss: 0.2}, P: []float64{0.1, 0.2}}
+// Each case is a fit with one thing wrong with it, or nothing, and the checks that stop it.
+func TestOfflineGateOfFits(t *testing.T) {
+	data, fit, champion := fitted(t, 1, 3000)
+	_, test := Time80(Sequence(data.Len()))
+	seqs := make([]uint64, data.Len())
+	for i := range seqs {
+		seqs[i] = uint64(i + 1)
 	}
+	r := rand.New(rand.NewPCG(1, 2))
 	for _, c := range []struct {
 		name string
-		edit func(*FitResult)
-		want string // "" passes
+		edit func(f *FitResult)
+		want []string // checks that fail
 	}{
-		{"sound", func(*FitResult) {}, ""},
-		{"not converged", func(r *FitResult) { r.Converged, r.Stop = false, "iterations used up" }, "iterations used up"},
-		{"one class", func(r *FitResult) { r.OneClass = true }, "same label"},
-		{"chance", func(r *FitResult) { r.Test.AUC = 0.5 }, "chance"},
-		{"no log-loss", func(r *FitResult) { r.Test.LogLoss = math.NaN() }, "log-loss NaN"},
-		{"constant", func(r *FitResult) { r.P = []float64{0.1, 0.1, 0.1} }, "same probability"},
+		{"sound", func(*FitResult) {}, nil},
+		{"not converged", func(f *FitResult) { f.Converged, f.Stop = false, "iterations used up" }, []string{"numbers"}},
+		{"NaN weight", func(f *FitResult) { f.Model.Weights[0] = math.NaN() }, []string{"numbers"}},
+		{"NaN score", func(f *FitResult) { f.P[7] = math.NaN() }, []string{"numbers"}},
+		{"wrong dimension", func(f *FitResult) { f.Model.Weights = f.Model.Weights[1:] }, []string{"shape"}},
+		{"scores missing", func(f *FitResult) { f.P = f.P[1:] }, []string{"shape"}},
+		{"constant", func(f *FitResult) { fill(f.P, func(float64) float64 { return 0.3 }) }, []string{"order"}},
+		{"chance", func(f *FitResult) { fill(f.P, func(float64) float64 { return r.Float64() }) }, []string{"order"}},
+		{"turned round", func(f *FitResult) { fill(f.P, func(p float64) float64 { return 1 - p }) }, []string{"order"}},
+		{"three times too low", func(f *FitResult) { fill(f.P, func(p float64) float64 { return p / 3 }) }, []string{"calibration"}},
+		{"wild weight", func(f *FitResult) { f.Model.Weights[0] = 40 }, []string{"weights"}},
+		{"leaking", func(f *FitResult) {
+			for i, at := range test {
+				f.P[i] = 0.01 + 0.9*data.Label(at) + 0.01*r.Float64()
+			}
+		}, []string{"leak"}},
 	} {
-		r := sound()
-		c.edit(&r)
-		if got := gate(&r); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		f := fit
+		f.P, f.Model.Weights = slices.Clone(fit.P), slices.Clone(fit.Model.Weights)
+		c.edit(&f)
+		for _, against := range []int{0, 1} {
+			j := judged{fit: &f, data: data, test: test, seqs: seqs, kind: "payment", against: against}
+			if against != 0 {
+				j.champion = champion
+			}
+			e := j.evidence(rollout.OfflinePolicy{AUCMargin: 0.01})
+			if got := e.Failed(); !slices.Equal(got[:min(1, len(got))], c.want) || (e.Verdict() == rollout.Fail) != (c.want != nil) {
+				t.Errorf("%s, against v%d: %v failed, want %v first: %s", c.name, against, got, c.want, e.Sentence())
+			}
+			if e.First != 2401 || e.Last != 3000 {
+				t.Errorf("%s: of events %d to %d", c.name, e.First, e.Last)
+			}
+		}
+	}
+	// Of the later records those count that the champion has not seen, if there are enough.
+	for last, want := range map[uint64]int{3000: 600, 2500: 500, 2950: 600} {
+		champion.Training.LastSeq = last
+		j := judged{fit: &fit, data: data, test: test, seqs: seqs, kind: "payment", against: 1, champion: champion}
+		e := j.evidence(rollout.OfflinePolicy{AUCMargin: 0.01})
+		if i := slices.IndexFunc(e.Checks, func(c rollout.Check) bool { return c.Name == "auc" }); i < 0 || e.Checks[i].N != want || e.Verdict() != rollout.Pass {
+			t.Errorf("champion trained up to %d: %+v, want %d records", last, e.Checks, want)
+		}
+	}
+	champion.Kind = "claim" // it cannot be compared, and the rest is said all the same
+	j := judged{fit: &fit, data: data, test: test, seqs: seqs, kind: "payment", against: 1, champion: champion}
+	if e := j.evidence(rollout.OfflinePolicy{}); e.Against != 1 || e.Verdict() != rollout.Pass || slices.ContainsFunc(e.Checks, func(c rollout.Check) bool { return c.Name == "auc" }) {
+		t.Errorf("%+v", e)
+	}
+}
+
+// What the contract expects of a field is held against its weight.
+func TestOfflineGateOfSigns(t *testing.T) {
+	data, fit, _ := fitted(t, 1, 1000)
+	_, test := Time80(Sequence(data.Len()))
+	for sign, want := range map[string]rollout.Verdict{events.SignUp: rollout.Pass, events.SignDown: rollout.Fail} {
+		data.Schema().Inputs[0].Sign = sign
+		j := judged{fit: &fit, data: data, test: test, seqs: make([]uint64, data.Len()), kind: "payment"}
+		e := j.evidence(rollout.OfflinePolicy{})
+		if i := slices.IndexFunc(e.Checks, func(c rollout.Check) bool { return c.Name == "signs" }); i < 0 || e.Checks[i].Verdict != want {
+			t.Errorf("sign %q: %+v, want signs to %s", sign, e.Checks, want)
 		}
 	}
 }
 
-func TestDecide(t *testing.T) {
-	fit := &FitResult{Test: lr.Metrics{N: 100, Positives: 9, AUC: 0.7, LogLoss: 0.2}}
-	against := func(auc, loss float64) *comparison {
-		return &comparison{champion: "payment.v000004", was: lr.Metrics{AUC: auc, LogLoss: loss}, would: lr.Metrics{N: 80, AUC: 0.7, LogLoss: 0.2}}
-	}
-	for _, c := range []struct {
-		name     string
-		champion int
-		compared *comparison
-		want     bool
-		reason   string
-	}{
-		{"first", 0, nil, true, "first model: auc 0.7000"},
-		{"better", 4, against(0.6, 0.3), true, "at least as good as payment.v000004"},
-		{"a little worse", 4, against(0.705, 0.195), true, "not worse than payment.v000004"},
-		{"orders worse", 4, against(0.72, 0.3), false, "worse than payment.v000004"},
-		{"calibrated worse", 4, against(0.6, 0.18), false, "worse than payment.v000004"},
-		{"orders worse, within the noise", 4, &comparison{champion: "payment.v000004", was: lr.Metrics{AUC: 0.75, LogLoss: 0.2}, would: lr.Metrics{AUC: 0.7, AUCSE: 0.06, LogLoss: 0.2}}, true, "not worse"},
-		{"calibrated worse, within the noise", 4, &comparison{champion: "payment.v000004", was: lr.Metrics{LogLoss: 0.2}, would: lr.Metrics{LogLoss: 0.25}, lossSE: 0.06}, true, "not worse"},
-		{"champion broken", 4, nil, true, "the champion cannot be compared (checksum)"},
-	} {
-		got, reason := decide(fit, c.champion, c.compared, "checksum")
-		if got != c.want || !strings.HasPrefix(reason, c.reason) {
-			t.Errorf("%s: %t, %q, want %t, %q", c.name, got, reason, c.want, c.reason)
-		}
+func fill(p []float64, f func(float64) float64) {
+	for i := range p {
+		p[i] = f(p[i])
 	}
 }
 
-// fitted trains on payments made from the seed and returns them with the artifact.
 func fitted(t *testing.T, seed uint64, n int) (*Dataset, FitResult, *model.Artifact) {
 	t.Helper()
 	data := payments(t, seed, n)
@@ -131,50 +163,6 @@ func TestArtifactScoresAsFitted(t *testing.T) {
 		if got := p.Score(&rec, &s).P; math.Float64bits(got) != math.Float64bits(fit.P[i]) {
 			t.Fatalf("record %d: %v, fitted %v", at, got, fit.P[i])
 		}
-	}
-}
-
-func TestCompare(t *testing.T) {
-	data, fit, champion := fitted(t, 1, 2000)
-	_, test := Time80(Sequence(data.Len()))
-	seqs := make([]uint64, len(test))
-	for i, at := range test {
-		seqs[i] = uint64(at + 1)
-	}
-	c, err := compare(data, test, seqs, fit.P, champion)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.unseen || c.was != c.would || c.lossSE != 0 || c.would.N != len(test) {
-		t.Errorf("a model against itself, on what it knows: %+v", c)
-	}
-	champion.Training.LastSeq = 1800
-	if c, err = compare(data, test, seqs, fit.P, champion); err != nil {
-		t.Fatal(err)
-	}
-	if !c.unseen || c.would.N != 200 {
-		t.Errorf("with 200 records unseen: %+v", c)
-	}
-	for j := range champion.Weights {
-		champion.Weights[j].Weight *= -1
-	}
-	if c, err = compare(data, test, seqs, fit.P, champion); err != nil {
-		t.Fatal(err)
-	}
-	if promote, reason := decide(&fit, 1, c, ""); !promote || c.was.AUC >= 0.5 {
-		t.Errorf("against a model turned round: %t, %s", promote, reason)
-	}
-	champion.Kind = "claim"
-	if _, err := compare(data, test, seqs, fit.P, champion); err == nil {
-		t.Error("compared with a model of another kind")
-	}
-}
-
-func TestLossDifferenceSE(t *testing.T) {
-	// Of losses 1, 2 and 3 against 0 the differences are 1, 2, 3: standard deviation 1, of the mean 1/sqrt(3).
-	would := []float64{math.Exp(-1), 1 - math.Exp(-2), math.Exp(-3)}
-	if got := lossDifferenceSE([]float64{1, 0, 1}, []float64{1, 0, 1}, would); math.Abs(got-1/math.Sqrt(3)) > 1e-12 {
-		t.Errorf("got %v, want %v", got, 1/math.Sqrt(3))
 	}
 }
 

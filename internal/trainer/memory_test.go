@@ -18,6 +18,7 @@ func rememberingSchema(t *testing.T, feature string, version int) *events.Schema
 	c, err := events.ParseContract(fmt.Appendf(nil, `
 kind: rating
 version: %d
+rollout: {mode: gated, approval: solo}
 id: id
 entity: rater
 time: at

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -30,6 +32,9 @@ type history struct {
 	since     uint64    // LABELS up to here have been trained on, or tried
 	attempted time.Time // by our clock; zero: not in this term
 	notBefore time.Time // after an attempt that failed for reasons of the broker's
+
+	refused   string    // the checks that failed, as last put on record
+	refusedAt time.Time //
 }
 
 // term is one trainer's time as leader. It belongs to one goroutine.
@@ -57,7 +62,7 @@ func (p policy) enough(t tally) string {
 	return ""
 }
 
-// due says whether to train at now. Without a version a failed attempt is repeated sooner: a quarter more labels may be what it
+// due says whether to train at now. Without a version a failed attempt is repeated sooner: an eighth more labels may be what it
 // takes.
 func (p policy) due(t tally, h history, now time.Time) bool {
 	if now.Before(h.notBefore) || p.enough(t) != "" {
@@ -65,7 +70,7 @@ func (p policy) due(t tally, h history, now time.Time) bool {
 	}
 	wanted := p.retrainLabels
 	if !h.trained {
-		wanted = min(wanted, max(1, p.minLabels/4))
+		wanted = min(wanted, max(1, p.minLabels/8))
 	}
 	switch {
 	case !h.trained && h.attempted.IsZero():
@@ -93,6 +98,10 @@ func (r *term) consider(ctx context.Context, k *kind) {
 	}
 	t, ready := k.tally(h.since)
 	if !ready || !r.trainer.cfg.policy().due(t, *h, time.Now()) {
+		return
+	}
+	record, _, err := r.registry.Rollout(ctx, k.name)
+	if err == nil && awaits(record, k.rollout()) {
 		return
 	}
 	if _, err := r.train(ctx, k, h); err != nil && ctx.Err() == nil {
@@ -178,7 +187,7 @@ func (k *kind) material(most int) material {
 	return m
 }
 
-// train fits a model to what there is, and publishes and promotes it if it passes.
+// train fits a model to what there is, and publishes and proposes it unless the gate refuses it.
 func (r *term) train(ctx context.Context, k *kind, h *history) (Outcome, error) {
 	began := time.Now()
 	m := k.material(r.trainer.cfg.MaxRows)
@@ -195,7 +204,7 @@ func (r *term) train(ctx context.Context, k *kind, h *history) (Outcome, error) 
 
 func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error) {
 	o := Outcome{Kind: k.name}
-	rollout, revision, err := r.registry.Rollout(ctx, k.name)
+	record, _, err := r.registry.Rollout(ctx, k.name)
 	if err != nil { // also one that was edited into nonsense: somebody is at it, who will not want it overwritten
 		return o, err
 	}
@@ -204,70 +213,93 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 	in := FitInput{Data: data, Features: r.trainer.cfg.Features, LR: r.trainer.cfg.LR}
 	in.Train, in.Test = Time80(Sequence(data.Len()))
 	fit, err := Fit(ctx, in)
-	if errors.Is(err, ErrTooFewLabels) {
+	switch {
+	case errors.Is(err, ErrTooFewLabels):
 		o.Reason = err.Error()
 		return o, nil
-	}
-	if err != nil {
+	case err != nil:
 		return o, err
-	}
-	if o.Reason = gate(&fit); o.Reason != "" {
-		r.trainer.refused.Add(1)
+	case fit.OneClass:
+		o.Reason = fmt.Sprintf("the %d later records to measure it by all have the same label", fit.Test.N)
 		return o, nil
 	}
-	compared, why, err := r.compare(ctx, k.name, data, in.Test, seqs, fit.P, rollout.Champion)
+	if r.trainer.cfg.spoil != nil {
+		r.trainer.cfg.spoil(&fit)
+	}
+	champion, err := r.champion(ctx, k.name, record.Champion)
 	if err != nil {
 		return o, err
 	}
-	promote, reason := decide(&fit, rollout.Champion, compared, why)
-
+	policy := model.PolicyOf(&m.schema.Contract)
+	j := judged{fit: &fit, data: data, test: in.Test, seqs: seqs, kind: k.name, champion: champion, against: record.Champion}
+	evidence := j.evidence(policy.Offline())
+	o.Reason = evidence.Sentence()
 	by := "trainer " + r.trainer.cfg.Instance
+	switch evidence.Verdict() {
+	case rollout.Fail:
+		return o, r.refuse(ctx, k, policy, by, evidence)
+	case rollout.Inconclusive:
+		if record.Champion == 0 && policy.Mode == rollout.Gated {
+			return o, nil // more labels will tell, and there is nothing that it could be a shadow of
+		}
+	}
 	contract := model.ContractRef{Version: m.schema.Contract.Version, Revision: m.revision}
-	version, err := r.registry.PublishFit(ctx, k.declared(), fit.Artifact(k.name, by, time.Now(), rollout.Champion, contract, training))
+	version, err := r.registry.PublishFit(ctx, k.declared(), fit.Artifact(k.name, by, time.Now(), record.Champion, contract, training))
 	if err != nil {
 		return o, err
 	}
 	r.trainer.models.Add(1)
-	// From here the version stands, whether it is promoted or not.
-	o.Version, o.Reason = model.Name(k.name, version), reason
-	if !promote {
-		return o, nil
-	}
-	_ = revision
-	_, _, err = r.registry.Promote(ctx, k.name, version, by, reason)
-	if errors.Is(err, model.ErrConflict) {
-		o.Reason = "not promoted, though " + reason + ": the rollout record was changed meanwhile"
-		return o, nil
-	}
+	// From here the version stands. If we die before it is proposed it is a candidate to whoever orders it.
+	o.Version = model.Name(k.name, version)
+	evidence.Version = version
+	done, err := r.registry.Take(ctx, k.name, policy, rollout.Proposal{Version: version, By: by, Evidence: evidence})
 	if err != nil {
-		return o, fmt.Errorf("%s is published but not promoted: %w", o.Version, err)
+		return o, fmt.Errorf("%s is published but not proposed: %w", o.Version, err)
 	}
-	o.Promoted = true
-	r.trainer.promoted.Add(1)
+	r.trainer.told(k.name, done)
+	o.Promoted = done.Now.Champion == version
+	if o.Promoted {
+		r.trainer.promoted.Add(1)
+	}
 	return o, nil
 }
 
-// compare is nil, with the reason, where there is no champion to compare with. An error means that it is not known.
-func (r *term) compare(ctx context.Context, kind string, data *Dataset, test []int, seqs []uint64, p []float64, champion int) (*comparison, string, error) {
-	if champion == 0 {
-		return nil, "there is none", nil
+// refuse has it on record that what was fitted is not published, and why. Until there is a champion many are refused for want of labels: the same
+// reason is told once.
+func (r *term) refuse(ctx context.Context, k *kind, p rollout.Policy, by string, e rollout.Evidence) error {
+	r.trainer.refused.Add(1)
+	h := r.kinds[k]
+	why := strings.Join(e.Failed(), ",")
+	if h.refused == why && time.Since(h.refusedAt) < r.trainer.cfg.RetrainEvery {
+		return nil
 	}
-	a, err := r.registry.Get(ctx, kind, champion)
-	if errors.Is(err, model.ErrArtifact) || errors.Is(err, model.ErrNoVersion) {
-		return nil, err.Error(), nil
-	}
+	done, err := r.registry.Take(ctx, k.name, p, rollout.Proposal{By: by, Evidence: e})
 	if err != nil {
-		return nil, "", err
+		return fmt.Errorf("put on record that it was refused: %w", err)
 	}
-	of := make([]uint64, len(test))
-	for i, at := range test {
-		of[i] = seqs[at]
+	h.refused, h.refusedAt = why, time.Now()
+	r.trainer.told(k.name, done)
+	return nil
+}
+
+// champion is nil where there is none, or none that can be compared with. An error means that it is not known.
+func (r *term) champion(ctx context.Context, kind string, version int) (*model.Artifact, error) {
+	if version == 0 {
+		return nil, nil
 	}
-	c, err := compare(data, test, of, p, a)
-	if err != nil {
-		return nil, err.Error(), nil
+	a, err := r.registry.Get(ctx, kind, version)
+	if errors.Is(err, model.ErrArtifact) || errors.Is(err, model.ErrNoVersion) || errors.Is(err, model.ErrUntrusted) {
+		return nil, nil
 	}
-	return c, "", nil
+	return a, err
+}
+
+// awaits says that a version of the kind is still to be judged, or that there is no room for another: one that comes now would put the oldest
+// out before anybody knows what it is worth.
+func awaits(record model.Rollout, p rollout.Policy) bool {
+	state := record.State()
+	shadows := state.In(rollout.Shadow)
+	return state.Canary() != 0 || len(shadows) >= p.Room() || slices.ContainsFunc(shadows, func(v int) bool { return !state.Of(v).Passed })
 }
 
 // dataset decodes the examples under the contract as it is now, and returns the sequence of each record. Those that

@@ -65,6 +65,8 @@ type Config struct {
 	Features feature.Options
 	LR       lr.Options
 
+	spoil func(*FitResult) // set by tests only: does harm to what was fitted
+
 	check time.Duration // how often the leader looks whether a model is due; 1 s
 	tell  time.Duration // and whether there is anything to tell the log; 250 ms
 }
@@ -122,7 +124,8 @@ func (c *Config) validate() error {
 // the others keep what they have read ready.
 //
 //	KINDS ──► kind: EVENTS_<kind> ──► reader ─┐
-//	                LABELS ─────────► reader ─┴► join ──► leader: due? ─► Fit ─► gate ─► MODELS: version ─► rollout
+//	                LABELS ─────────► reader ─┴► join ─┬► leader: due? ─► Fit ─► offline gate ─► MODELS: version ─► rollout
+//	                                                   └► leader: online gates of what serves or is to ─────────────► rollout
 //	                                                        ▲
 //	                                   lease, endpoint "train"
 type Trainer struct {
@@ -189,6 +192,17 @@ func (t *Trainer) run(ctx context.Context, js jetstream.JetStream, models jetstr
 	running.Wait()
 }
 
+// told logs what was decided.
+func (t *Trainer) told(kind string, done model.Switched) {
+	if !done.Changed {
+		return
+	}
+	for _, d := range done.Now.Decisions {
+		t.log.Info("rollout", zap.String("kind", kind), zap.Int("version", d.Version), zap.String("from", string(d.From)), zap.String("to", string(d.To)),
+			zap.Float64("share", d.Share), zap.String("by", d.By), zap.String("reason", d.Reason), zap.String("evidence", d.Hash), zap.Uint64("revision", done.Revision))
+	}
+}
+
 func (t *Trainer) trouble(err error) { t.log.Warn("trainer", zap.Error(err)) }
 
 // Leads says whether this trainer leads now.
@@ -209,6 +223,7 @@ func (t *Trainer) lead(ctx context.Context, js jetstream.JetStream, registry *mo
 	term := term{trainer: t, registry: registry, kinds: map[*kind]*history{}}
 	var telling sync.WaitGroup
 	telling.Go(func() { t.tell(ctx, js) })
+	telling.Go(func() { t.guard(ctx, registry) })
 	defer telling.Wait()
 	tick := time.NewTicker(t.cfg.check)
 	defer tick.Stop()

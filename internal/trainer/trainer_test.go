@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/riskweir/riskweir/internal/embedded"
 	"github.com/riskweir/riskweir/internal/model"
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/internal/testkit"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -72,6 +74,7 @@ func (h *house) declare(t *testing.T, kind string, maturity time.Duration) {
 	t.Helper()
 	c := events.DefaultContract()
 	c.Kind, c.ID, c.Time, c.Lanes, c.Maturity = kind, "id", "at", 2, events.Duration(maturity)
+	c.Rollout = &events.Rollout{Mode: events.RolloutGated, Approval: events.ApprovalSolo, MaxShadows: 2}
 	c.Fields = []events.Field{{Name: "amount", Type: events.Number, Required: true}, {Name: "channel", Type: events.Category}}
 	if _, err := topology.ApplyKind(testkit.Context(t), h.js, c, topology.Options{Replicas: 1}); err != nil {
 		t.Fatal(err)
@@ -195,6 +198,20 @@ func (h *house) ask(t *testing.T, request string) (o Outcome, fault string) {
 	return o, fault
 }
 
+// awaitStage returns the rollout record once the version is there.
+func (h *house) awaitStage(t *testing.T, kind string, version int, stage rollout.Stage) model.Rollout {
+	t.Helper()
+	var record model.Rollout
+	testkit.Eventually(t, testkit.Deadline, fmt.Sprintf("%s is %s", model.Name(kind, version), stage), func() (bool, string) {
+		var err error
+		record, _, err = h.registry.Rollout(t.Context(), kind)
+		state := record.State()
+		l := state.Of(version)
+		return err == nil && l != nil && l.Stage == stage, fmt.Sprintf("%+v, %v", record.Lives, err)
+	})
+	return record
+}
+
 func TestTrainer(t *testing.T) {
 	h := newHouse(t)
 	first := h.start(t, "one", nil)
@@ -223,7 +240,7 @@ func TestTrainer(t *testing.T) {
 	// Labels of events that were there before make the first model.
 	h.send(t, "payment", 260, 60, all)
 	record := h.awaitChampion(t, "payment", 1)
-	if record.UpdatedBy != "trainer one" || record.Previous != 0 || record.Reason == "" {
+	if record.UpdatedBy != rollout.Gate || !strings.HasPrefix(record.Reason, "first model: offline gate: pass") || record.Decisions[0].By != "trainer one" || record.Previous != 0 || record.Reason == "" {
 		t.Errorf("rollout %+v", record)
 	}
 	a, err := h.registry.Get(t.Context(), "payment", 1)
@@ -235,16 +252,17 @@ func TestTrainer(t *testing.T) {
 		t.Errorf("training %+v, contract %+v", tr, a.Contract)
 	}
 
-	// A second trainer follows; enough new labels make the next model.
+	// A second trainer follows; enough new labels make the next model, a shadow. While that is being judged none is trained, unless somebody asks.
 	second := h.start(t, "two", nil)
 	h.send(t, "payment", 320, 110, all)
-	h.awaitChampion(t, "payment", 2)
+	h.awaitStage(t, "payment", 2, rollout.Shadow)
 	if second.Leads() {
 		t.Error("two lead")
 	}
-	if o, fault := h.ask(t, `{"kind":"payment"}`); fault != "" || o.Version != "payment.v000003" || o.Rows != 320 {
+	if o, fault := h.ask(t, `{"kind":"payment"}`); fault != "" || o.Version != "payment.v000003" || o.Rows != 320 || o.Promoted {
 		t.Errorf("asked to train: %+v, %s", o, fault)
 	}
+	h.awaitStage(t, "payment", 3, rollout.Shadow)
 	if _, fault := h.ask(t, "claim"); fault != `kind "claim" is not declared` {
 		t.Errorf("asked for an unknown kind: %q", fault)
 	}
