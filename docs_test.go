@@ -170,8 +170,31 @@ This page is made by ` + "`go test . -update`" + `.
 		}{{"publishes", r.Publish}, {"subscribes", r.Subscribe}} {
 			fmt.Fprintf(&b, "%s\n\n```text\n%s\n```\n\n", x.verb, strings.Join(x.subjects, "\n"))
 		}
+		if r.Outside {
+			b.WriteString("In an account of its own, see [below](#accounts-of-outsiders).\n\n")
+		}
 		b.Truncate(b.Len() - 1)
 	}
+	out := jetstream.Outside()
+	fmt.Fprintf(&b, `
+## accounts of outsiders
+
+Publishers, subscribers and callers are each in an account of their own, without streams, which imports from the streams' account
+
+as services
+
+`+"```text\n%s\n```"+`
+
+as services with many answers
+
+`+"```text\n%s\n```"+`
+
+as streams
+
+`+"```text\n%s\n```"+`
+
+and of that a user may use what its permissions allow. [Why](adr/0012-outsiders-have-accounts.md).
+`, strings.Join(out.Publish, "\n"), strings.Join(out.Many, "\n"), strings.Join(out.Live, "\n"))
 	rewrite(t, filepath.Join("docs", "permissions.md"), b.Bytes())
 }
 

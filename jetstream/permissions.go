@@ -24,6 +24,30 @@ type Role struct {
 	Publish   []string
 	Subscribe []string
 	All       bool // everything in the account
+	Outside   bool // a user of an account of its own, which reaches the streams' through Outside's imports only
+}
+
+// Imports are what accounts of outsiders take from the account of the streams. A server answers a publish, and a request, with
+// its own rights on whatever reply subject came with it: within the account an outsider could have an answer stored as an outcome, a position
+// or a contract. Across accounts the reply is of the server's making.
+type Imports struct {
+	Publish []string // publishes, and requests with one answer
+	Many    []string // requests with many answers
+	Live    []string // subscriptions
+}
+
+// Outside is all that any outsider needs; its permissions say how much of that it may use. No two overlap.
+func Outside() Imports {
+	return Imports{
+		Publish: []string{
+			"events.*.*", "labels.*.*",
+			"$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.DIRECT.GET.*.>",
+			"$JS.API.CONSUMER.CREATE.*.*.>", "$JS.API.CONSUMER.INFO.*.*", "$JS.API.CONSUMER.DELETE.*.*",
+			"$JS.ACK.>",
+		},
+		Many: []string{"$JS.API.CONSUMER.MSG.NEXT.*.*"},
+		Live: []string{"scores.>"},
+	}
 }
 
 // InboxPrefix of a role. Each has its own, so that none can read another's replies.
@@ -122,17 +146,17 @@ func Roles(kinds ...string) []Role {
 		},
 		{Name: RoleOperator, All: true},
 		{
-			Name:      RolePublisher,
+			Name: RolePublisher, Outside: true,
 			Publish:   g.publisher(),
 			Subscribe: []string{InboxPrefix(RolePublisher) + ".>"},
 		},
 		{
-			Name:      RoleSubscriber,
+			Name: RoleSubscriber, Outside: true,
 			Publish:   g.subscriber(),
 			Subscribe: append(g.live(), InboxPrefix(RoleSubscriber)+".>"),
 		},
 		{
-			Name:      RoleCaller,
+			Name: RoleCaller, Outside: true,
 			Publish:   concat(g.publisher(), g.subscriber()),
 			Subscribe: append(g.live(), InboxPrefix(RoleCaller)+".>"),
 		},

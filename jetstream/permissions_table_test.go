@@ -106,7 +106,7 @@ func TestPermissionTable(t *testing.T) {
 			var users []embedded.User
 			var publish, subscribe []string // all there is to try
 			for _, r := range roles {
-				users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All})
+				users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All, Outside: r.Outside})
 				for _, p := range r.Publish {
 					publish = append(publish, concrete(p))
 				}

@@ -29,7 +29,7 @@ func guarded(t *testing.T, kinds ...string) (*testkit.Cluster, natsjs.JetStream)
 		if testkit.InboxPrefix(r.Name) != topology.InboxPrefix(r.Name) {
 			t.Fatalf("inbox prefix of %s", r.Name)
 		}
-		users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All})
+		users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All, Outside: r.Outside})
 	}
 	return applied(t, payment(), testkit.Users(users...))
 }

@@ -27,6 +27,7 @@ var looking = map[string]string{
 	"kind infer": "reads a file", "kind list": "reads", "kind show": "reads", "kind diff": "reads", "topology plan": "reads", "topology show": "reads",
 	"token list": "reads", "model list": "reads", "model show": "reads", "model log": "reads", "model impact": "reads",
 	"model diff": "reads", "model export": "reads", "certs": "makes files here", "model key": "makes a file here",
+	"subscriber list": "reads", "permissions": "prints",
 	"ingest": "publishes events and labels, as anybody may whose role is publisher; how far is kept beside them",
 	"chaos":  "breaks a system of its own", "bench": "measures a system of its own",
 	"up":       "starts a system; what it applies is on record, see TestUpIsOnRecord",
@@ -120,6 +121,8 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		{verb: "model retire", args: []string{"payment", "v3", "--reason", "r", "--timeout", "10ms"}, code: 1, about: "payment.v000003"},
 		{verb: "token add", args: []string{"shop", "--may", "score", "--kind", "payment"}, about: "shop"},
 		{verb: "token revoke", args: []string{"shop", "--reason", "r"}, about: "shop"},
+		{verb: "subscriber add", args: []string{"casework", "--filter", "scores.payment.high.*", "--creds", filepath.Join(dir, "casework.nk")}, about: "casework"},
+		{verb: "subscriber remove", args: []string{"casework", "--kind", "payment"}, about: "casework"},
 		{verb: "replay", args: []string{"payment", "--model", "v1", "--publish"}, about: "payment.v000001"},
 	}
 	tested := map[string]bool{}

@@ -322,7 +322,7 @@ func (l *layout) users() ([]embedded.User, error) {
 		if err != nil {
 			return nil, err
 		}
-		users = append(users, embedded.User{Name: role.Name, PublicKey: public, Publish: role.Publish, Subscribe: role.Subscribe, All: role.All})
+		users = append(users, embedded.User{Name: role.Name, PublicKey: public, Publish: role.Publish, Subscribe: role.Subscribe, All: role.All, Outside: role.Outside})
 	}
 	return users, nil
 }
@@ -360,7 +360,7 @@ func (l *layout) writeNodes(users []embedded.User) error {
 	for i := range l.saved.Nodes {
 		cfg := embedded.Config{
 			Name: nodeName(i), Dir: filepath.Join(l.dir, nodeName(i)),
-			ClientPort: l.ports.client[i], MonitorPort: l.ports.monitor[i], Users: users,
+			ClientPort: l.ports.client[i], MonitorPort: l.ports.monitor[i], Users: users, Imports: embedded.Imports(topology.Outside()),
 		}
 		if !l.noTLS {
 			cfg.TLS = &embedded.TLS{

@@ -55,6 +55,8 @@ func newApp(out, errOut io.Writer) *app {
 	a.tokenVerbs(a.Command("token", "Say who may call over HTTP, and what."))
 	a.audit(a.Command("audit", auditHelp))
 	a.certs(a.Command("certs", certsHelp))
+	a.permissions(a.Command("permissions", permissionsHelp))
+	a.subscriberVerbs(a.Command("subscriber", "Parties that read some outcomes, and nothing else."))
 	a.decode(a.Command("decode", "Turn msgpack on stdin into JSON, one line a value.\n\nExample: nats --context riskweir sub 'scores.payment.>' --raw | riskweir decode"))
 	a.services(a.Command("run", "Run one service, as 'up' does with its children.").Hidden())
 	return a

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,6 +70,12 @@ type Config struct {
 	// TLS of clients and routes; nil: none, for tests and measurements.
 	TLS *TLS `json:",omitempty"`
 
+	// Tenants are further accounts with streams, each with as much storage as App.
+	Tenants []string `json:",omitempty"`
+
+	// Imports are what users outside of App reach of it.
+	Imports Imports `json:",omitzero"`
+
 	// Users who may connect, by nkey. None: whoever connects is an administrator of App, for tests.
 	Users []User
 
@@ -93,6 +100,17 @@ type TLS struct {
 	First     bool   // no word before the handshake; else a server says in clear who it is
 }
 
+// Imports of the account of a user outside, from App. Where it publishes, or asks, the server puts a reply subject of its own making in the
+// place of the one that came, so that no answer of App goes where an outsider says: it ends in the outsider's account, where no stream listens.
+type Imports struct {
+	Publish []string // publishes, and requests with one answer; no two of all may overlap
+	Many    []string // requests with many answers
+	Live    []string // what is published in App
+}
+
+// OutsidePrefix begins the names of accounts that are a user's own.
+const OutsidePrefix = "OUT_"
+
 // User may connect by signing with the private part of PublicKey.
 type User struct {
 	Name           string // for people: a comment in the config
@@ -102,6 +120,7 @@ type User struct {
 	Subscribe      []string
 	AllowResponses bool // may answer whatever was sent to it, once a message
 	All            bool // no restriction; Publish and Subscribe are ignored
+	Outside        bool // in an account of its own, with the config's Imports, not in Account
 }
 
 // Validate returns all that is wrong with the config, joined.
@@ -155,6 +174,11 @@ func (c Config) Validate() error {
 	if c.SyncInterval < 0 {
 		bad("sync interval %s", c.SyncInterval)
 	}
+	for _, name := range c.Tenants {
+		if !token(name) || name == App || name == System || strings.HasPrefix(name, OutsidePrefix) {
+			bad("tenant %q: want letters, digits, - and _, and no account that there is", name)
+		}
+	}
 	if t := c.TLS; t != nil && (t.Cert == "" || t.Key == "" || t.CA == "") {
 		bad("TLS: want certificate, key and authority, all three")
 	}
@@ -165,7 +189,9 @@ func (c Config) Validate() error {
 			bad("user %s: %q is not the public nkey of a user", u.Name, u.PublicKey)
 		case keys[u.PublicKey]:
 			bad("user %s: its nkey stands twice", u.Name)
-		case u.Account != "" && u.Account != App && u.Account != System:
+		case u.Outside && (!token(u.Name) || u.All || u.Account != ""):
+			bad("user %s: outside there is an account by its name, and nothing to do everything in", u.Name)
+		case u.Account != "" && u.Account != App && u.Account != System && !slices.Contains(c.Tenants, u.Account):
 			bad("user %s: no account %q", u.Name, u.Account)
 		}
 		keys[u.PublicKey] = true
@@ -182,6 +208,7 @@ func (c Config) Validate() error {
 func (c Config) texts() []string {
 	all := append([]string{c.Dir, c.Host, c.Advertise}, c.Routes...)
 	all = append(all, c.Tags...)
+	all = slices.Concat(all, c.Imports.Publish, c.Imports.Many, c.Imports.Live)
 	if c.TLS != nil {
 		all = append(all, c.TLS.Cert, c.TLS.Key, c.TLS.CA)
 	}
@@ -230,8 +257,9 @@ func ConfigText(c Config) string {
 	// own limit gives up leadership.
 	line("jetstream {")
 	line("  store_dir: %s", quote(c.Dir))
-	line("  max_mem: %d", c.MaxMemory+c.MaxMemory/4)
-	line("  max_file: %d", c.MaxStore+c.MaxStore/4)
+	accountsWithStreams := int64(1 + len(c.Tenants))
+	line("  max_mem: %d", accountsWithStreams*(c.MaxMemory+c.MaxMemory/4))
+	line("  max_file: %d", accountsWithStreams*(c.MaxStore+c.MaxStore/4))
 	if c.SyncInterval == 0 {
 		line("  sync_interval: always")
 	} else {
@@ -270,9 +298,21 @@ func ConfigText(c Config) string {
 
 	line("system_account: %s", System)
 	line("accounts {")
-	for _, account := range []string{App, System} {
+	accounts := append([]string{App, System}, c.Tenants...)
+	for _, u := range c.Users {
+		if u.Outside {
+			accounts = append(accounts, u.Account)
+		}
+	}
+	for _, account := range accounts {
 		line("  %s {", account)
-		if account == App {
+		switch {
+		case account == App:
+			writeExports(line, c.Imports)
+		case strings.HasPrefix(account, OutsidePrefix):
+			writeImports(line, c.Imports)
+		}
+		if account == App || slices.Contains(c.Tenants, account) {
 			nodes := int64(max(1, len(c.Routes)))
 			line("    jetstream: { max_mem: %d, max_file: %d }", c.MaxMemory*nodes, c.MaxStore*nodes)
 		}
@@ -293,6 +333,31 @@ func ConfigText(c Config) string {
 		line("no_auth_user: anyone")
 	}
 	return b.String()
+}
+
+func writeExports(line func(string, ...any), i Imports) {
+	line("    exports: [")
+	for _, s := range i.Publish {
+		line("      { service: %s }", quote(s))
+	}
+	for _, s := range i.Many {
+		line("      { service: %s, response: stream }", quote(s))
+	}
+	for _, s := range i.Live {
+		line("      { stream: %s }", quote(s))
+	}
+	line("    ]")
+}
+
+func writeImports(line func(string, ...any), i Imports) {
+	line("    imports: [")
+	for _, s := range slices.Concat(i.Publish, i.Many) {
+		line("      { service: { account: %s, subject: %s } }", App, quote(s))
+	}
+	for _, s := range i.Live {
+		line("      { stream: { account: %s, subject: %s } }", App, quote(s))
+	}
+	line("    ]")
 }
 
 // tlsTimeout is above what a handshake takes on a machine that is out of breath; the server's own 2 s are not.
@@ -350,7 +415,9 @@ func (c Config) withDefaults() Config {
 	}
 	c.Users = append([]User(nil), c.Users...)
 	for i := range c.Users {
-		if c.Users[i].Account == "" {
+		if c.Users[i].Outside {
+			c.Users[i].Account = OutsidePrefix + c.Users[i].Name
+		} else if c.Users[i].Account == "" {
 			c.Users[i].Account = App
 		}
 	}

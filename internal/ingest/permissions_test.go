@@ -21,7 +21,7 @@ func TestAsItsOwnUser(t *testing.T) {
 	t.Parallel()
 	var users []embedded.User
 	for _, r := range jetstream.Roles("payment") {
-		users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All})
+		users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All, Outside: r.Outside})
 	}
 	admin := &broker{Cluster: testkit.Start(t, 1, testkit.Users(users...))}
 	admin.nc = admin.Connect(t)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/riskweir/riskweir/internal/certs"
 	"github.com/riskweir/riskweir/internal/embedded"
+	topology "github.com/riskweir/riskweir/jetstream"
 )
 
 // Deadline bounds every wait of a test on the broker. It is far above what is normal, so that only
@@ -40,6 +41,7 @@ type options struct {
 	logs     bool
 	maxStore int64
 	tls      bool
+	tenants  []string
 }
 
 // Sync makes an acknowledged message be on disk, as in production. Off by default: it is slow.
@@ -50,6 +52,16 @@ func Logs() Option { return func(o *options) { o.logs = true } }
 
 // MaxStore bounds the bytes of JetStream files a node takes.
 func MaxStore(bytes int64) Option { return func(o *options) { o.maxStore = bytes } }
+
+// Tenants are accounts with streams of their own. ConnectAs one is its administrator.
+func Tenants(names ...string) Option {
+	return func(o *options) {
+		o.tenants = names
+		for _, name := range names {
+			o.users = append(o.users, embedded.User{Name: name, Account: name, All: true})
+		}
+	}
+}
 
 // TLS has clients and routes speak TLS, with an authority of this test's.
 func TLS() Option { return func(o *options) { o.tls = true } }
@@ -149,7 +161,7 @@ func (c *Cluster) configure(t testing.TB, o options, dir string, logger *zap.Log
 		name := fmt.Sprintf("n%d", i+1)
 		c.cfgs[i] = embedded.Config{
 			Name: name, Dir: filepath.Join(dir, name), ClientPort: ports[i], MonitorPort: embedded.RandomPort,
-			Users: o.users, MaxStore: o.maxStore, SyncInterval: lazySync, Logger: logger.Named(name),
+			Users: o.users, Tenants: o.tenants, Imports: embedded.Imports(topology.Outside()), MaxStore: o.maxStore, SyncInterval: lazySync, Logger: logger.Named(name),
 		}
 		if c.ca != "" {
 			tls := filepath.Dir(c.ca)

@@ -27,9 +27,9 @@ func guarded(t testing.TB, kinds ...string) (*testkit.Cluster, natsjs.JetStream)
 	t.Helper()
 	var users []embedded.User
 	for _, r := range topology.Roles(kinds...) {
-		users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All})
+		users = append(users, embedded.User{Name: r.Name, Publish: r.Publish, Subscribe: r.Subscribe, All: r.All, Outside: r.Outside})
 		if r.Name == topology.RoleCaller {
-			users = append(users, embedded.User{Name: deaf, Publish: r.Publish, Subscribe: []string{testkit.InboxPrefix(deaf) + ".>"}})
+			users = append(users, embedded.User{Name: deaf, Publish: r.Publish, Subscribe: []string{testkit.InboxPrefix(deaf) + ".>"}, Outside: r.Outside})
 		}
 	}
 	return node(t, testkit.Users(users...))
