@@ -45,7 +45,7 @@ type subscriberVerbs struct {
 
 func (a *app) subscriberVerbs(cmd *fisk.CmdClause) {
 	v := &subscriberVerbs{app: a}
-	v.connect.Flags(cmd)
+	v.connect.Flags(aside{cmd})
 	cmd.Flag("dir", "Data directory of the 'riskweir up' that the connection is to; found by its key").PlaceHolder("DIR").StringVar(&v.dir)
 	add := cmd.Command("add", subscriberAddHelp)
 	add.Arg("name", "Name of the party").Required().StringVar(&v.name)
@@ -77,6 +77,16 @@ func (a *app) subscriberVerbs(cmd *fisk.CmdClause) {
 		act := audit.Action{What: remove.FullCommand(), Kind: s.Kind, About: s.Name}
 		return a.changes(ctx, v.connect, act, func(js natsjs.JetStream, _ *audit.Entry) error { return v.remove(ctx, js, s) })
 	})
+}
+
+// aside makes room for another flag called creds.
+type aside struct{ *fisk.CmdClause }
+
+func (c aside) Flag(name, help string) *fisk.FlagClause {
+	if name == "creds" {
+		name, help = "operator-creds", "Credentials file of the operator"
+	}
+	return c.CmdClause.Flag(name, help)
 }
 
 // usersDir is where a system of 'up' looks for users; empty: the connection is to none.
