@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/riskweir/riskweir/internal/impact"
 	"github.com/riskweir/riskweir/internal/replay"
 )
 
@@ -103,8 +104,35 @@ func TestReplayOfRealScorers(t *testing.T) {
 		scored, champion = sum.Scored, sum.Champion
 		t.Logf("round %d, made by %s: %d events, %d scored, %.0f a second; champion %s", i+1, b.name, sum.Events, sum.Scored, sum.EventsPerSecond, sum.Champion)
 	}
-	p := up(native[0], "--source", "none")
+	impactOf := func() (n uint64) {
+		t.Helper()
+		p := native[0].start(t, "model", "impact", "payment", "v1", "--json", "--context", user)
+		var r impact.Report
+		if code := p.wait(t, 30*time.Minute); code != 0 || json.Unmarshal([]byte(p.out.String()), &r) != nil {
+			t.Fatalf("impact: status %d\n%s%s", code, p.out.String(), p.err.String())
+		}
+		return r.Outcomes
+	}
+	// The first version once more, beside the champion: what it decides for its share of the entities names it, and is its own.
+	p := up(native[0], "--rate", "3000", "--for", round.String(), "--seed", "1000", "--summary", "json")
 	p.err.await(t, "http     ")
+	alone := impactOf()
+	for _, x := range [][]string{{"shadow", "ann"}, {"canary", "bob"}} {
+		verb := native[0].start(t, "model", x[0], "payment", "v1", "--reason", "replayed", "--by", x[1], "--context", user)
+		if code := verb.wait(t, 5*time.Minute); code != 0 {
+			t.Fatalf("%s: status %d\n%s%s", x[0], code, verb.out.String(), verb.err.String())
+		}
+	}
+	if code := p.wait(t, round+5*time.Minute); code != 0 {
+		t.Fatalf("the round with a canary: status %d\n%s%s", code, p.out.String(), p.err.String())
+	}
+	p = up(native[0], "--source", "none")
+	p.err.await(t, "http     ")
+	if beside := impactOf(); beside <= alone {
+		t.Errorf("v1 made %d outcomes before it was a canary, and %d after", alone, beside)
+	} else {
+		t.Logf("as a canary v1 made %d outcomes more", beside-alone)
+	}
 	prove := func(b build, atLeast uint64, versions int, args ...string) {
 		t.Helper()
 		began := time.Now()
