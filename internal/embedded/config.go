@@ -102,6 +102,8 @@ type TLS struct {
 
 // Imports of the account of a user outside, from App. Where it publishes, or asks, the server puts a reply subject of its own making in the
 // place of the one that came, so that no answer of App goes where an outsider says: it ends in the outsider's account, where no stream listens.
+//
+// $JS.API.INFO must be among them if anything of $JS.API is: else the server answers all of that for the account without streams.
 type Imports struct {
 	Publish []string // publishes, and requests with one answer; no two of all may overlap
 	Many    []string // requests with many answers

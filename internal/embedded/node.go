@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,12 +109,20 @@ func (n *Node) Reload(users []User) error {
 	if srv == nil {
 		return fmt.Errorf("node %s: does not run", cfg.Name)
 	}
-	opts, err := options(cfg)
-	if err != nil {
-		return err
+	// The server forgets to listen for what an account imports that comes by a reload, and listens when it is reloaded again
+	// (2.15.2, configureAccounts).
+	times := 1
+	if slices.ContainsFunc(users, func(u User) bool { return u.Outside }) {
+		times = 2
 	}
-	if err := srv.ReloadOptions(opts); err != nil {
-		return fmt.Errorf("node %s: reload: %w", cfg.Name, err)
+	for range times {
+		opts, err := options(cfg)
+		if err != nil {
+			return err
+		}
+		if err := srv.ReloadOptions(opts); err != nil {
+			return fmt.Errorf("node %s: reload: %w", cfg.Name, err)
+		}
 	}
 	return nil
 }
