@@ -21,7 +21,7 @@ var below = []string{"internal/service", "internal/certs", "internal/lane", "int
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
-	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/replay", "internal/impact", "internal/audit"}, below...)
+	"internal/embedded", "internal/supervise", "internal/sim", "internal/verify", "internal/explain", "internal/replay", "internal/impact", "internal/audit", "internal/erase"}, below...)
 
 // room is a package and what it may import of the project. Imports run one way: a row names rows above it only.
 type room struct {
@@ -51,6 +51,7 @@ var house = []room{
 	{"internal/recall", []string{"internal/memory", "internal/tail", "jetstream", "pkg/events"}, "scorers and trainers remember alike"},
 	{"internal/rollout", []string{"pkg/lr"}, "who serves is decided purely: no broker, no artifact, no clock"},
 	{"internal/model", []string{"internal/feature", "internal/rollout", "jetstream", "pkg/events", "pkg/lr"}, "artifacts are trained and served alike, by stages that do not know each other"},
+	{"internal/erase", []string{"internal/model", "jetstream", "pkg/events"}, "it removes what is stored, and asks no stage"},
 	{"internal/sim", []string{"pkg/events"}, "it publishes as any stranger would, by the public package alone"},
 	{"internal/verify", []string{"pkg/events"}, "a checker that shared code with what it checks would share its mistakes"},
 	{"internal/explain", []string{"internal/feature", "internal/memory", "internal/model", "internal/recall", "jetstream", "pkg/events", "pkg/lr"}, "it computes again what a scorer did, and does not ask one"},

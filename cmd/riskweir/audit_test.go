@@ -119,6 +119,7 @@ func TestEveryChangeIsOnRecord(t *testing.T) {
 		{verb: "model shadow", args: []string{"payment", "v2", "--reason", "r", "--timeout", "10ms", "--by", "bob"}, code: 1, about: "payment.v000002"},
 		{verb: "model canary", args: []string{"payment", "v2", "--reason", "r", "--timeout", "10ms", "--by", "ann"}, code: 1, about: "payment.v000002"},
 		{verb: "model retire", args: []string{"payment", "v3", "--reason", "r", "--timeout", "10ms"}, code: 1, about: "payment.v000003"},
+		{verb: "erase", args: []string{"payment/nobody", "--reason", "r"}},
 		{verb: "token add", args: []string{"shop", "--may", "score", "--kind", "payment"}, about: "shop"},
 		{verb: "token revoke", args: []string{"shop", "--reason", "r"}, about: "shop"},
 		{verb: "subscriber add", args: []string{"casework", "--filter", "scores.payment.high.*", "--creds", filepath.Join(dir, "casework.nk")}, about: "casework"},

@@ -53,6 +53,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))
 	a.tokenVerbs(a.Command("token", "Say who may call over HTTP, and what."))
+	a.erase(a.Command("erase", eraseHelp))
 	a.audit(a.Command("audit", auditHelp))
 	a.certs(a.Command("certs", certsHelp))
 	a.permissions(a.Command("permissions", permissionsHelp))

@@ -29,6 +29,9 @@ func (k *toldOf) message(seq uint64, body []byte) {
 	}
 	for _, x := range list {
 		c.report.Told++
+		if c.erased.has(x.Seq) {
+			continue // what was told of it cannot be taken out of a message that tells of others
+		}
 		_, there := c.table.lane(x.Seq)
 		token, err := events.EscapeEntity(x.Entity)
 		before, told := k.last[x.Seq]

@@ -49,6 +49,7 @@ func (c *checker) repeat(x events.Repeat, first, again *likeness, sameContract b
 	note := ""
 	_, there := c.table.lane(x.First)
 	switch {
+	case c.erased.has(x.First):
 	case !there && x.First >= c.firstKept:
 		note = "EVENTS holds no such event"
 	case first != nil && first.id != x.ID || again != nil && again.id != x.ID:

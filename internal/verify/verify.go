@@ -48,6 +48,7 @@ type Report struct {
 	Repeat    uint64 `json:"repeat"`   // outcomes of events with the id and the content of an earlier one
 	Conflict  uint64 `json:"conflict"` // outcomes of events with the id of an earlier one, and other content
 	Expired   uint64 `json:"expired"`  // outcomes that say that a range of a lane left EVENTS unscored
+	Erased    uint64 `json:"erased"`   // events that were erased, as ERASURES says; neither they nor their outcomes are counted elsewhere
 	Aged      uint64 `json:"aged"`     // outcomes whose event EVENTS no longer keeps
 	Missing   uint64 `json:"missing"`  // events without an outcome
 	Pending   uint64 `json:"pending"`  // of the missing, those after the last outcome of their lane
@@ -92,7 +93,7 @@ func (r Report) String() string {
 	for _, x := range []struct {
 		name string
 		n    uint64
-	}{{"history", r.History}, {"repeat", r.Repeat}, {"conflict", r.Conflict}, {"unlike", r.Unlike}, {"unnoticed", r.Unnoticed}, {"expired", r.Expired}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
+	}{{"history", r.History}, {"repeat", r.Repeat}, {"conflict", r.Conflict}, {"unlike", r.Unlike}, {"unnoticed", r.Unnoticed}, {"expired", r.Expired}, {"erased", r.Erased}, {"aged", r.Aged}, {"pending", r.Pending}, {"unknown", r.Unknown}, {"misnamed", r.Misnamed}, {"told", r.Told}, {"untrue", r.Untrue}} {
 		if x.n > 0 {
 			fmt.Fprintf(&b, " %s=%d", x.name, x.n)
 		}
@@ -129,9 +130,10 @@ func (o Offender) String() string {
 
 // checker is the pure part: it is told all events, then outcomes in the order of SCORES.
 type checker struct {
-	kind  string
-	table *table
-	rows  *rows // nil: no source
+	kind   string
+	table  *table
+	erased seqSet // events
+	rows   *rows  // nil: no source
 
 	firstKept    uint64 // by EVENTS once all of it was read: what is older may have aged away
 	scoresBefore uint64 // last sequence of SCORES before that of EVENTS was taken
@@ -158,7 +160,7 @@ const (
 
 func newChecker(kind string, first, last uint64, limit int) *checker {
 	return &checker{
-		kind: kind, table: newTable(first, last), scored: seqSet{}, firstKept: first, limit: limit, named: map[string]int{}, report: Report{Kind: kind},
+		kind: kind, table: newTable(first, last), erased: seqSet{}, scored: seqSet{}, firstKept: first, limit: limit, named: map[string]int{}, report: Report{Kind: kind},
 		lastEvent: make([]uint64, maxLane+1), lastSeen: make([]uint64, maxLane+1),
 	}
 }
@@ -167,6 +169,9 @@ func (c *checker) event(subject string, seq uint64) error {
 	e, err := events.ParseStoredEvent(subject)
 	if err != nil || e.Lane > maxLane {
 		return fmt.Errorf("event %d: subject %q: want events.%s.<lane>.<entity>", seq, subject, c.kind)
+	}
+	if c.erased.has(seq) {
+		return nil // it is about to go
 	}
 	c.table.event(seq, e.Lane, e.Token)
 	c.lastEvent[e.Lane] = seq
@@ -201,6 +206,9 @@ func (c *checker) outcome(subject string, at uint64, body []byte) {
 			bad(whatUnknown, first, fmt.Sprintf("EVENTS ended at %d: was it made anew?", c.table.last))
 		}
 		return // of an event later than the end of this check
+	}
+	if s.Band != events.BandExpired && c.erased.has(first) {
+		return // the same
 	}
 	switch s.Band {
 	case events.BandExpired:
@@ -390,6 +398,9 @@ func (cfg *Config) readEvents(ctx context.Context) (*checker, error) {
 	}
 	c := newChecker(cfg.Kind, first, last, cfg.Offenders)
 	c.scoresBefore = scoresBefore
+	if err := cfg.readErased(ctx, c); err != nil {
+		return nil, err
+	}
 	r := newReader(cfg.JS, stream, filter, first, true)
 	defer r.close(ctx)
 	err = r.upTo(ctx, last, func(m message) error {

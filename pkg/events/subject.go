@@ -47,8 +47,9 @@ const (
 	ModelsBucket     = "MODELS"
 	KindsBucket      = "KINDS"
 	ScorersBucket    = "SCORERS"
-	CallersBucket    = "CALLERS" // who may call over HTTP
-	MemoryBucket     = "MEMORY"  // an object store
+	ErasuresBucket   = "ERASURES" // tombstones
+	CallersBucket    = "CALLERS"  // who may call over HTTP
+	MemoryBucket     = "MEMORY"   // an object store
 )
 
 var (
