@@ -112,7 +112,7 @@ func Roles(kinds ...string) []Role {
 				g.each(func(k string) []string {
 					return concat(
 						streamInfos(eventsOf(k)),
-						[]string{"$JS.API.STREAM.MSG.GET." + scoresOf(k)}, // positions, for how versions fare at the scorers
+						[]string{direct(scoresOf(k), "position."+k+".*")}, // for how versions fare at the scorers
 						consume(eventsOf(k), "events."+k+".*.*"),
 						consume(eventsOf(k), events.KnownFilter(k)), // which has what the log has been told, too
 						[]string{events.KnownSubject(k)},

@@ -353,6 +353,14 @@ func TestTrainerMay(t *testing.T) {
 	_, err = a.js.Stream(ctx, "LABELS")
 	a.nothingRefused(err)
 	a.mayPublish("heartbeats.trainer.1")
+	_, found, err := topology.GlimpsePosition(ctx, a.nc, "payment", 1)
+	if a.nothingRefused(err); !found {
+		t.Error("lane 1 has no position")
+	}
+	_, found, err = topology.GlimpsePosition(ctx, a.nc, "payment", 49)
+	if a.nothingRefused(err); found {
+		t.Error("lane 49 has a position")
+	}
 
 	a.mayNot(slices.Concat(nobody, scorersOnly, []string{
 		"events.payment.c1", "labels.payment.c1", "position.payment.ingest.file", "alerts.page.x",

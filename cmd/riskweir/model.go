@@ -37,7 +37,9 @@ Examples:
   riskweir model show payment
   riskweir model show payment v3 --json > v3.json`
 
-const modelLogHelp = `Tell which version was in force when, by whom and why: the rollout record, as far back as MODELS keeps it.
+const modelLogHelp = `Tell which version was in force when, by whom and why: every change of the rollout record, and what was decided of each version on what evidence.
+
+It is read from ROLLOUTS, where the server keeps all changes; without that stream, as far back as MODELS keeps them (64).
 
 A record that was put back by 'nats kv revert MODELS payment.rollout REVISION' is a valid rollback, and is marked as such.
 

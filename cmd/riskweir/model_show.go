@@ -174,7 +174,7 @@ type logged struct {
 }
 
 func (a *app) modelLog(ctx context.Context, f *modelFlags, r registered) error {
-	records, err := r.registry.History(ctx, f.kind)
+	records, err := r.registry.Story(ctx, r.js, f.kind)
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package model
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -243,6 +242,7 @@ type Record struct {
 	Rollout  Rollout
 	Err      error  // why Rollout, which is empty then, may not serve; an ErrRollout
 	PutBack  uint64 // the earlier revision that had the same bytes: 'nats kv revert' writes such; 0: none
+	body     []byte
 }
 
 // History of the rollout record of a kind, ascending, as far back as the bucket keeps it.
@@ -260,19 +260,14 @@ func (r *Registry) History(ctx context.Context, kind string) ([]Record, error) {
 		return nil, fmt.Errorf("read the history of %s: %w", RolloutKey(kind), err)
 	}
 	var records []Record
-	for i, e := range entries {
-		rec := Record{Revision: e.Revision(), Stored: e.Created(), Deleted: e.Operation() != jetstream.KeyValuePut}
+	for _, e := range entries {
+		rec := Record{Revision: e.Revision(), Stored: e.Created(), Deleted: e.Operation() != jetstream.KeyValuePut, body: e.Value()}
 		if !rec.Deleted {
 			rec.Rollout, rec.Err = DecodeRollout(e.Value())
-			for _, earlier := range entries[:i] {
-				if earlier.Operation() == jetstream.KeyValuePut && bytes.Equal(earlier.Value(), e.Value()) {
-					rec.PutBack = earlier.Revision()
-				}
-			}
 		}
 		records = append(records, rec)
 	}
-	return records, nil
+	return putBack(records), nil
 }
 
 // ParseVersion reads v3, 3, v000003 or, of that kind, payment.v000003.

@@ -3,11 +3,13 @@ package model
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/riskweir/riskweir/internal/testkit"
+	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -167,6 +169,65 @@ func TestHistory(t *testing.T) {
 	}
 	if !errors.Is(h[3].Err, ErrRollout) {
 		t.Errorf("nonsense: %v", h[3].Err)
+	}
+}
+
+// The story goes back further than the bucket's history, and has the newest change though it may not be copied yet.
+func TestStory(t *testing.T) {
+	ctx := testkit.Context(t)
+	js := testkit.Start(t, 1).JetStream(t)
+	if _, err := topology.ApplyShared(ctx, js, topology.Options{Replicas: 1}); err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(ctx, events.ModelsBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRegistry(kv)
+	if s, err := r.Story(ctx, js, "payment"); err != nil || len(s) != 0 {
+		t.Fatalf("of an empty bucket: %v, %v", s, err)
+	}
+	publish(t, r, 1)
+	publish(t, r, 2)
+	const changes = 150
+	var revisions []uint64
+	for i := range changes {
+		revisions = append(revisions, promote(t, kv, 1+i%2))
+		if i == 0 { // the server begins to copy within a second of a stream's making
+			testkit.Eventually(t, testkit.Deadline, "a copy", func() (bool, string) {
+				c, err := copied(ctx, js, "payment")
+				return len(c) == 1, fmt.Sprint(err)
+			})
+		}
+	}
+	if err := kv.Delete(ctx, RolloutKey("payment")); err != nil {
+		t.Fatal(err)
+	}
+	last := promote(t, kv, 1)
+	if h, err := r.History(ctx, "payment"); err != nil || len(h) != 64 {
+		t.Fatalf("the bucket has %d, %v", len(h), err)
+	}
+	var story []Record
+	testkit.Eventually(t, testkit.Deadline, "all changes", func() (bool, string) {
+		story, err = r.Story(ctx, js, "payment")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(story) == changes+2, fmt.Sprint(len(story))
+	})
+	for i, x := range story[:changes] {
+		if x.Revision != revisions[i] || x.Rollout.Champion != 1+i%2 || x.Err != nil || x.Deleted || x.PutBack != 0 {
+			t.Fatalf("record %d: %+v, want revision %d", i, x, revisions[i])
+		}
+	}
+	if d, l := story[changes], story[changes+1]; !d.Deleted || l.Revision != last {
+		t.Errorf("%+v, %+v", d, l)
+	}
+	if err := js.DeleteStream(ctx, events.RolloutsStream); err != nil {
+		t.Fatal(err)
+	}
+	if story, err = r.Story(ctx, js, "payment"); err != nil || len(story) != 64 {
+		t.Errorf("without the stream: %d records, %v", len(story), err)
 	}
 }
 

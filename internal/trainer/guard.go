@@ -313,7 +313,7 @@ func (k *kind) matured(join *join, t *duel) []mature {
 func (g *guards) count(ctx context.Context, k *kind, c *events.Contract, duels []*duel) error {
 	sums := map[gateKey]events.Beside{}
 	for _, lane := range events.LaneNumbers(c.Lanes) {
-		p, found, err := topology.ReadPosition(ctx, g.trainer.cfg.Conn, k.name, lane)
+		p, found, err := topology.GlimpsePosition(ctx, g.trainer.cfg.Conn, k.name, lane)
 		if err != nil {
 			return err
 		}

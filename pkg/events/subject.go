@@ -41,6 +41,7 @@ const (
 const (
 	LabelsStream     = "LABELS"
 	RescoresStream   = "RESCORES"
+	RolloutsStream   = "ROLLOUTS"
 	AlertsStream     = "ALERTS"
 	AdvisoriesStream = "ADVISORIES"
 	AuditStream      = "AUDIT"
@@ -267,3 +268,6 @@ func UnescapeEntity(token string) string {
 	}
 	return string(out)
 }
+
+// RolloutSubject of a kind in ROLLOUTS, to which the server copies each change of its rollout record in MODELS.
+func RolloutSubject(kind string) string { return "rollouts." + kind }
