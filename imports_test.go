@@ -65,13 +65,15 @@ var house = []room{
 
 	{"internal/bench", append([]string{"internal/trainer"}, below...), "it runs lanes with nothing between, and fits a model to measure with"},
 
+	{"internal/dossier", []string{"internal/feature", "internal/model", "internal/trainer", "pkg/events", "pkg/lr"}, "a version is measured on the records that it would be trained on, made by the trainer's own join"},
+
 	{"internal/command", append([]string{"internal/bench"}, everything...), "it turns flags into the Config of any service"},
 	{"cmd/ingest", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/scorer", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/trainer", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"cmd/monitor", []string{"internal/command"}, "a service's command is its flags and its exit code"},
 	{"internal/chaos", []string{"internal/poison", "internal/sim", "internal/verify", "jetstream", "pkg/events"}, "it breaks processes and links from outside, and judges by what is stored"},
-	{"cmd/riskweir", append([]string{"internal/command", "internal/chaos", "internal/bench"}, everything...), "it starts and operates all of it"},
+	{"cmd/riskweir", append([]string{"internal/command", "internal/dossier", "internal/chaos", "internal/bench"}, everything...), "it starts and operates all of it"},
 
 	{"internal/testkit", []string{"internal/certs", "internal/embedded", "jetstream", "pkg/events"}, "it is a broker for tests"},
 }

@@ -26,7 +26,7 @@ var looking = map[string]string{
 	"audit": "reads AUDIT", "status": "asks the monitor", "verify": "reads", "doctor": "reads", "explain": "reads", "decode": "reads stdin", "features": "reads",
 	"kind infer": "reads a file", "kind list": "reads", "kind show": "reads", "kind diff": "reads", "topology plan": "reads", "topology show": "reads",
 	"token list": "reads", "model list": "reads", "model show": "reads", "model log": "reads", "model impact": "reads",
-	"model diff": "reads", "model export": "reads", "certs": "makes files here", "model key": "makes a file here",
+	"model diff": "reads", "model report": "reads, and writes a file here", "model export": "reads", "certs": "makes files here", "model key": "makes a file here",
 	"subscriber list": "reads", "permissions": "prints",
 	"ingest": "publishes events and labels, as anybody may whose role is publisher; how far is kept beside them",
 	"chaos":  "breaks a system of its own", "bench": "measures a system of its own",

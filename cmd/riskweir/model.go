@@ -18,6 +18,7 @@ import (
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/internal/service"
+	"github.com/riskweir/riskweir/internal/trainer"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -107,6 +108,7 @@ type modelFlags struct {
 	kind    string
 	version string
 	other   string
+	report  reportFlags
 	all     bool
 	json    bool
 	list    bool
@@ -194,6 +196,15 @@ func (a *app) modelVerbs(cmd *fisk.CmdClause) {
 		switching(c)
 	}
 
+	report := verb("report", modelReportHelp, a.modelReport)
+	version(report, "Version, such as v3").Required()
+	report.Flag("out", "File to write; - is stdout. By default <version>.html").PlaceHolder("FILE").StringVar(&f.report.out)
+	report.Flag("file", "Labelled rows to measure on, in place of the streams").PlaceHolder("FILE").StringVar(&f.report.file.Path)
+	report.Flag("label", "With --file: column of the outcome; the contract's by default").PlaceHolder("COL").StringVar(&f.report.file.Label)
+	report.Flag("positive", "With --file: label value that means the bad outcome; may be repeated").PlaceHolder("VALUE").StringsVar(&f.report.file.Positive)
+	report.Flag("split", "With --file: which rows the version was fitted to: time80 or mod5, as it was trained with; none: none of them").Default(splitNone).EnumVar(&f.report.split, splitNone, trainer.SplitTime80, trainer.SplitMod5)
+	report.Flag("max-rows", "Records with a known outcome at most, the latest").Default("100000").IntVar(&f.report.rows)
+	command.FileFlags(report, &f.report.file.Source)
 	diff := verb("diff", modelDiffHelp, a.modelDiff)
 	version(diff, "Version, such as v3").Required()
 	diff.Arg("other", "Version that it is held against, such as v4").Required().StringVar(&f.other)
