@@ -48,6 +48,8 @@ type layout struct {
 	mutual bool // clients must show a certificate
 	open   bool // whoever comes may do everything: for measuring
 
+	encryption *embedded.Encryption // of what nodes store; nil: none
+
 	// Both may be nil. chosen is told when the ports are chosen; adjust changes the config of node i before it is written.
 	chosen func() error
 	adjust func(i int, cfg *embedded.Config)
@@ -362,6 +364,7 @@ func (l *layout) writeNodes(users []embedded.User) error {
 			Name: nodeName(i), Dir: filepath.Join(l.dir, nodeName(i)),
 			ClientPort: l.ports.client[i], MonitorPort: l.ports.monitor[i], Users: users, Imports: embedded.Imports(topology.Outside()),
 		}
+		cfg.Encryption = l.encryption
 		if !l.noTLS {
 			cfg.TLS = &embedded.TLS{
 				Cert: certs.CertFile(l.tlsDir(), nodeName(i)), Key: certs.KeyFile(l.tlsDir(), nodeName(i)), CA: certs.CAFile(l.tlsDir()), Verify: l.mutual,
@@ -373,6 +376,9 @@ func (l *layout) writeNodes(users []embedded.User) error {
 		}
 		if l.adjust != nil {
 			l.adjust(i, &cfg)
+		}
+		if err := cfg.CheckEncryption(); err != nil {
+			return err
 		}
 		file := command.NodeConfig{Config: cfg}
 		if !l.open {

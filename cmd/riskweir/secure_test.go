@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,5 +81,57 @@ func TestCerts(t *testing.T) {
 	}
 	if out, errOut, code := riskweir(t, "certs", "--dir", dir, "x", "--client", "--host", "h"); code != 2 || !strings.Contains(errOut, "nobody comes to a client") {
 		t.Errorf("a client with a host: exit status %d: %s%s", code, out, errOut)
+	}
+}
+
+// With a key nothing that an event says is on the disk in clear, and without the key nothing starts.
+func TestUpEncryptsWhatItStores(t *testing.T) {
+	t.Parallel()
+	dir, key := t.TempDir(), filepath.Join(t.TempDir(), "key")
+	other := key + ".other"
+	for file, text := range map[string]string{key: "a key that is long enough", other: "another that is long enough"} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) (out, errOut string, code int) {
+		nats, http := freePorts()
+		return riskweir(t, slices.Concat([]string{"up", "--nodes", "1", "--for", "3s", "--rate", "100", "--dir", dir, "--nats-port", nats, "--http-port", http, "--context-name", "", "--summary", "json"}, args)...)
+	}
+	for range 2 {
+		out, errOut, code := run("--encryption-key-file", key)
+		if code != 0 {
+			t.Fatalf("exit status %d: %s", code, errOut)
+		}
+		if s := decodeSummary(t, []byte(out)); !s.OK || s.Scored == 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+	files := 0
+	err := filepath.WalkDir(filepath.Join(dir, "n1"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files++
+		text, err := os.ReadFile(path)
+		for _, clear := range []string{`"card_present"`, `"probability"`, `"amount"`, "events.payment.", "scores.payment.", "a key that is long enough"} {
+			if strings.Contains(string(text), clear) {
+				t.Errorf("%s holds %s", path, clear)
+			}
+		}
+		return err
+	})
+	if err != nil || files < 10 {
+		t.Errorf("%d files, %v", files, err)
+	}
+	for want, args := range map[string][]string{
+		"is not the one that":    {"--encryption-key-file", other},
+		"is encrypted":           nil,
+		"open /no/such/key":      {"--encryption-key-file", "/no/such/key"},
+		"with the cipher chacha": {"--encryption-key-file", key, "--cipher", "aes"},
+	} {
+		if _, errOut, code := run(args...); code != 2 || !strings.Contains(errOut, want) {
+			t.Errorf("%v: exit status %d: %s, want %q", args, code, errOut, want)
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/riskweir/riskweir/internal/audit"
+	"github.com/riskweir/riskweir/internal/embedded"
 	"github.com/riskweir/riskweir/internal/sim"
 	"github.com/riskweir/riskweir/internal/supervise"
 	"github.com/riskweir/riskweir/internal/verify"
@@ -43,6 +44,7 @@ type upConfig struct {
 	summary               string // text or json
 	context               string
 	noTLS, mutual         bool
+	keyFile, cipher       string // of what is stored
 	logLevel              string
 }
 
@@ -79,6 +81,8 @@ func (a *app) up(cmd *fisk.CmdClause) {
 	cmd.Flag("context-name", "NATS context to write; empty: none").Default("riskweir").StringVar(&c.context)
 	cmd.Flag("no-tls", "Speak NATS in clear: to measure what TLS costs").UnNegatableBoolVar(&c.noTLS)
 	cmd.Flag("mutual-tls", "Clients must show a certificate, beside what they sign with").UnNegatableBoolVar(&c.mutual)
+	cmd.Flag("encryption-key-file", "Encrypt what nodes store with the key in this file; with the one in $"+embedded.EncryptionKeyEnv+" if that is set").PlaceHolder("FILE").Envar("RISKWEIR_ENCRYPTION_KEY_FILE").StringVar(&c.keyFile)
+	cmd.Flag("cipher", "To encrypt by: chacha or aes").Default("chacha").EnumVar(&c.cipher, "chacha", "aes")
 	cmd.Flag("log-level", "Of the services: debug, info, warn or error").Default("info").EnumVar(&c.logLevel, "debug", "info", "warn", "error")
 	a.run(cmd, func(ctx context.Context) error {
 		if err := c.validate(); err != nil {
@@ -141,6 +145,9 @@ func (u *upRun) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, u.layout.close()) }()
 	u.layout.noTLS, u.layout.mutual = u.noTLS, u.mutual
+	if u.layout.encryption, err = u.atRest(); err != nil {
+		return err
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
@@ -179,6 +186,22 @@ func (u *upRun) run(ctx context.Context) (err error) {
 	// The work of stopping must outlive the Ctrl-C that asks for it.
 	final := context.WithoutCancel(ctx)
 	return u.finish(final, interrupted)
+}
+
+// atRest is how nodes are to encrypt, which children of another working directory must find.
+func (c *upConfig) atRest() (*embedded.Encryption, error) {
+	if c.keyFile == "" && os.Getenv(embedded.EncryptionKeyEnv) == "" {
+		return nil, nil
+	}
+	e := &embedded.Encryption{Cipher: c.cipher}
+	if c.keyFile != "" {
+		file, err := filepath.Abs(c.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--encryption-key-file: %w", err)
+		}
+		e.KeyFile = file
+	}
+	return e, nil
 }
 
 func (u *upRun) startNodes(ctx context.Context) error {

@@ -70,6 +70,9 @@ type Config struct {
 	// TLS of clients and routes; nil: none, for tests and measurements.
 	TLS *TLS `json:",omitempty"`
 
+	// Encryption of what is stored; nil: none.
+	Encryption *Encryption `json:",omitempty"`
+
 	// Tenants are further accounts with streams, each with as much storage as App.
 	Tenants []string `json:",omitempty"`
 
@@ -181,6 +184,9 @@ func (c Config) Validate() error {
 			bad("tenant %q: want letters, digits, - and _, and no account that there is", name)
 		}
 	}
+	if e := c.Encryption; e != nil && e.cipher() != "chacha" && e.cipher() != "aes" {
+		bad("cipher %q: want chacha or aes", e.Cipher)
+	}
 	if t := c.TLS; t != nil && (t.Cert == "" || t.Key == "" || t.CA == "") {
 		bad("TLS: want certificate, key and authority, all three")
 	}
@@ -233,7 +239,7 @@ func token(s string) bool {
 }
 
 // ConfigText renders c as a server's config file. It is all that the node is started from, so
-// `nats-server -c` on it gives the same node (but for the pace of a graceful stop).
+// `nats-server -c` on it gives the same node (but for the pace of a graceful stop, and the key of what is encrypted).
 func ConfigText(c Config) string {
 	c = c.withDefaults()
 	var b strings.Builder

@@ -18,6 +18,7 @@ const handOver = time.Second
 // Node is one server. Its methods may be called from any goroutine.
 type Node struct {
 	cfg   Config
+	key   string        // of what is stored; set by Run before there is a server
 	ready chan struct{} // closed when clients may connect and JetStream has caught up with its leader
 	kill  chan struct{} // closed by Kill
 	once  sync.Once
@@ -36,11 +37,14 @@ func New(cfg Config) (*Node, error) {
 
 // Run serves until ctx is done, then hands raft leaders over and shuts down, within handOver in a
 // cluster. It returns when the server's files are closed. It may be called once.
-func (n *Node) Run(ctx context.Context) error {
+func (n *Node) Run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(n.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("node %s: make data directory: %w", n.cfg.Name, err)
 	}
-	opts, err := options(n.cfg)
+	if n.key, err = n.cfg.atRest(); err != nil {
+		return fmt.Errorf("node %s: %w", n.cfg.Name, err)
+	}
+	opts, err := options(n.cfg, n.key)
 	if err != nil {
 		return err
 	}
@@ -85,11 +89,12 @@ func (n *Node) Run(ctx context.Context) error {
 	return cause
 }
 
-func options(cfg Config) (*server.Options, error) {
+func options(cfg Config, key string) (*server.Options, error) {
 	opts := &server.Options{NoSigs: true}
 	if err := opts.ProcessConfigString(ConfigText(cfg)); err != nil {
 		return nil, fmt.Errorf("node %s: read config: %w", cfg.Name, err)
 	}
+	cfg.encrypt(opts, key)
 	return opts, nil
 }
 
@@ -116,7 +121,7 @@ func (n *Node) Reload(users []User) error {
 		times = 2
 	}
 	for range times {
-		opts, err := options(cfg)
+		opts, err := options(cfg, n.key)
 		if err != nil {
 			return err
 		}
