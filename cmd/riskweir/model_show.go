@@ -218,7 +218,7 @@ func logPage(kind string, all []logged) string {
 			continue
 		}
 		for _, d := range l.Record.Decisions {
-			fmt.Fprintf(&b, "%-32s%s\n", "", moved(&d))
+			fmt.Fprintf(&b, "%-32s%s\n", "", moved(&d, l.Record.Reason))
 		}
 	}
 	fmt.Fprintf(&b, "\n'nats kv revert MODELS %s REVISION' puts a record back, and is a rollback as valid as 'riskweir model rollback': scorers follow it alike.\n"+
@@ -226,8 +226,8 @@ func logPage(kind string, all []logged) string {
 	return b.String()
 }
 
-// moved says what became of one version, by whom, and on what evidence.
-func moved(d *model.Decision) string {
+// moved says what became of one version, by whom, and on what evidence, unless that has been said.
+func moved(d *model.Decision, said string) string {
 	was, is := cmp.Or(string(d.From), "new"), string(d.To)
 	if d.Share != 0 {
 		is += fmt.Sprintf(" %v", d.Share)
@@ -236,7 +236,11 @@ func moved(d *model.Decision) string {
 	if len(d.Evidence.Checks) == 0 {
 		return text + ", without evidence"
 	}
-	return fmt.Sprintf("%s, evidence %s of events %s: %s", text, d.Hash[:12], eventsOf(&d.Evidence), d.Evidence.Sentence())
+	text = fmt.Sprintf("%s, evidence %.12s of events %s", text, d.Hash, eventsOf(&d.Evidence))
+	if sentence := d.Evidence.Sentence(); !strings.Contains(said, sentence) {
+		text += ": " + sentence
+	}
+	return text
 }
 
 func eventsOf(e *rollout.Evidence) string {

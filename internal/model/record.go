@@ -178,6 +178,6 @@ func PolicyOf(c *events.Contract) rollout.Policy {
 	x := c.Rollout.WithDefaults()
 	return rollout.Policy{
 		Mode: rollout.Mode(x.Mode), Approval: rollout.Approval(x.Approval), Steps: x.Steps, MaxShadows: x.MaxShadows, Patience: time.Duration(x.Patience),
-		AUCMargin: x.AUCMargin, MaxShift: x.MaxShift, MaxPSI: x.MaxPSI,
+		AUCMargin: x.AUCMargin, MaxRatio: x.MaxRatio, MaxShift: x.MaxShift, MaxPSI: x.MaxPSI,
 	}
 }

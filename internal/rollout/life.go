@@ -55,12 +55,15 @@ type Policy struct {
 
 	// Of the gates: see OfflinePolicy and OnlinePolicy.
 	AUCMargin float64 `json:"auc_margin"`
+	MaxRatio  float64 `json:"max_ratio"`
 	MaxShift  float64 `json:"max_shift"`
 	MaxPSI    float64 `json:"max_psi"`
 }
 
 // Offline gate of the policy.
-func (p Policy) Offline() OfflinePolicy { return OfflinePolicy{AUCMargin: p.AUCMargin} }
+func (p Policy) Offline() OfflinePolicy {
+	return OfflinePolicy{AUCMargin: p.AUCMargin, MaxRatio: p.MaxRatio}
+}
 
 // canaryMargin is by how much more the AUC may be lower once a version decides: it has shown its worth as a shadow, and is now
 // looked at for a change.

@@ -26,6 +26,7 @@ type Rollout struct {
 	MaxShadows int       `yaml:"max_shadows,omitempty"` //
 	Patience   Duration  `yaml:"patience,omitempty"`    // without a verdict a version does not stay shadow, or canary, for longer
 	AUCMargin  float64   `yaml:"auc_margin,omitempty"`  // by how much a version's AUC may be lower
+	MaxRatio   float64   `yaml:"max_ratio,omitempty"`   // of bad records to expected ones, or of expected to bad
 	MaxShift   float64   `yaml:"max_shift,omitempty"`   // of the share of events that are not approved, either way
 	MaxPSI     float64   `yaml:"max_psi,omitempty"`     // of its scores against the champion's
 	LateAfter  Duration  `yaml:"late_after,omitempty"`  // that a version may take for one event
@@ -35,7 +36,7 @@ type Rollout struct {
 // PlaygroundRollout is for one person on one machine, where models come into force by the gates within minutes: the first is trained on very
 // little, so that what follows it may differ much.
 func PlaygroundRollout() *Rollout {
-	return &Rollout{Mode: RolloutGated, Approval: ApprovalSolo, Patience: Duration(10 * time.Minute), AUCMargin: 0.02, MaxShift: 0.3, MaxPSI: 2}
+	return &Rollout{Mode: RolloutGated, Approval: ApprovalSolo, Patience: Duration(10 * time.Minute), AUCMargin: 0.02, MaxRatio: 3, MaxShift: 0.3, MaxPSI: 2}
 }
 
 // WithDefaults has what is left out.
@@ -64,7 +65,7 @@ func (r Rollout) WithDefaults() Rollout {
 	for _, d := range []struct {
 		of *float64
 		to float64
-	}{{&r.AUCMargin, 0.01}, {&r.MaxShift, 0.02}, {&r.MaxPSI, 0.25}} {
+	}{{&r.AUCMargin, 0.01}, {&r.MaxRatio, 2}, {&r.MaxShift, 0.02}, {&r.MaxPSI, 0.25}} {
 		if *d.of == 0 {
 			*d.of = d.to
 		}
@@ -97,6 +98,9 @@ func (r *Rollout) validate(c *Contract) error {
 	}
 	if !(x.AUCMargin > 0 && x.AUCMargin < 0.5) || !(x.MaxShift > 0 && x.MaxShift <= 1) || !(x.MaxPSI > 0 && x.MaxPSI <= 100) {
 		bad("auc_margin %v, max_shift %v, max_psi %v: want them above 0, and below 0.5, at most 1 and at most 100", x.AUCMargin, x.MaxShift, x.MaxPSI)
+	}
+	if !(x.MaxRatio > 1 && x.MaxRatio <= 100) {
+		bad("max_ratio %v: want it above 1, and at most 100", x.MaxRatio)
 	}
 	if x.Patience < Duration(time.Second) || x.Watch < Duration(time.Second) || x.LateAfter < Duration(time.Microsecond) || x.LateAfter > Duration(time.Second) {
 		bad("patience %s, watch %s, late_after %s: want at least a second, a second, and a microsecond to a second", x.Patience, x.Watch, x.LateAfter)

@@ -73,6 +73,7 @@ rollout:
   max_shadows: 2
   patience: 60d
   auc_margin: 0.005
+  max_ratio: 1.5
   max_shift: 0.01
   max_psi: 0.2
   late_after: 2ms
