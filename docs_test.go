@@ -231,3 +231,44 @@ func TestNamedTestsExist(t *testing.T) {
 		}
 	}
 }
+
+// Each module that we import, or run as a tool, has a row that says what for; and no row is of a module that is gone.
+func TestEveryDependencyIsJustified(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+( // indirect)?$`).FindAllSubmatch(mod, -1) {
+		if len(m[2]) == 0 {
+			want[string(m[1])] = true
+		}
+	}
+	// A tool stands among the indirect ones, by its module.
+	_, tools, _ := strings.Cut(string(mod), "\ntool (")
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+)$`).FindAllStringSubmatch(tools, -1) {
+		module, _, _ := strings.Cut(m[1], "/cmd/")
+		want[module] = true
+	}
+	if len(want) < 10 {
+		t.Fatalf("go.mod has %d direct dependencies: it is read wrongly", len(want))
+	}
+	page, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| [^|]{10,} \\|").FindAllSubmatch(page, -1) {
+		rows[string(m[1])] = true
+	}
+	for module := range want {
+		if !rows[module] {
+			t.Errorf("docs/dependencies.md does not say what %s is for", module)
+		}
+	}
+	for module := range rows {
+		if !want[module] {
+			t.Errorf("docs/dependencies.md has a row for %s, which go.mod does not require", module)
+		}
+	}
+}

@@ -34,6 +34,7 @@ var house = []room{
 	{"pkg/events", nil, "it is the wire, which everything else speaks and users import"},
 	{"pkg/lr", nil, "it is mathematics, which users import by itself"},
 	{"pkg/lr/internal/race", []string{"pkg/lr"}, "it races what users import, from outside"},
+	{"internal/sbom", nil, "it reads binaries, whatever is in them"},
 	{"internal/embedded", nil, "a broker node knows nothing of what runs on it"},
 	{"internal/certs", nil, "certificates are files, whoever shows them"},
 	{"internal/source", nil, "rows of files mean nothing until a contract is laid upon them"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -244,7 +245,7 @@ func up(t *testing.T, c upConfig) *system {
 	s := &system{ended: make(chan struct{})}
 	nats, http := freePorts()
 	c.natsPort, c.httpPort = atoi(t, nats), atoi(t, http)
-	c.scorers, c.seed, c.context, c.logLevel, c.summary = 2, 1, "riskweir-"+nats, "info", "json"
+	c.scorers, c.seed, c.context, c.logLevel, c.summary = 2, 1, "riskweir-"+nats, cmp.Or(c.logLevel, "info"), "json"
 	if c.rate == 0 {
 		c.rate = 400 / slow
 	}
