@@ -11,7 +11,9 @@ import (
 
 	"github.com/riskweir/riskweir/internal/audit"
 	"github.com/riskweir/riskweir/internal/erase"
+	"github.com/riskweir/riskweir/internal/ingest"
 	"github.com/riskweir/riskweir/internal/service"
+	"github.com/riskweir/riskweir/pkg/events"
 )
 
 const eraseHelp = `Remove an entity's events, outcomes, labels and rescores, for good.
@@ -32,11 +34,12 @@ Examples:
 
 func (a *app) erase(cmd *fisk.CmdClause) {
 	var connect service.Connection
-	var what, by, reason string
+	var what, by, reason, entityKey string
 	var wait time.Duration
 	var asJSON bool
 	connect.Flags(cmd)
 	cmd.Arg("kind/entity", "Whom; the kind alone goes on with what was begun").Required().StringVar(&what)
+	cmd.Flag("entity-key", "Key of kinds that store entities under a hash: the entity is given in clear").PlaceHolder("FILE").StringVar(&entityKey)
 	cmd.Flag("reason", "Why, for the record: a ticket, and no name").Required().StringVar(&reason)
 	cmd.Flag("by", "Who; you by default").PlaceHolder("NAME").StringVar(&by)
 	cmd.Flag("timeout", "How long to wait for outcomes of the latest events").Default("1m").DurationVar(&wait)
@@ -53,6 +56,15 @@ func (a *app) erase(cmd *fisk.CmdClause) {
 			}
 			if by == "" {
 				by = whoami() + "@" + service.Hostname()
+			}
+			if entity != "" && entityKey != "" {
+				key, err := ingest.ReadEntityKey(entityKey)
+				if err != nil {
+					return err
+				}
+				if entity, err = events.HashEntity(key, kind, entity); err != nil {
+					return err
+				}
 			}
 			done, err := erase.Run(ctx, erase.Config{JS: js, Kind: kind, Entity: entity, By: by, Reason: reason, Wait: wait})
 			var ids []string

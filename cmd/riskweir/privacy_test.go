@@ -137,7 +137,7 @@ func TestNothingSensitiveIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		n := 0
-		for seq := all.CachedInfo().State.FirstSeq; seq <= all.CachedInfo().State.LastSeq; seq++ {
+		for seq := max(all.CachedInfo().State.FirstSeq, 1); seq <= all.CachedInfo().State.LastSeq; seq++ {
 			m, err := all.GetMsg(ctx, seq)
 			if errors.Is(err, natsjs.ErrMsgNotFound) {
 				continue

@@ -32,7 +32,7 @@ func Ingest(f Flags) Runner {
 	p := newProcess(f, "ingest")
 	var listen string
 	var ack, deadline time.Duration
-	var cert, key, clients string
+	var cert, key, clients, entityKey string
 	var open, plain bool
 	var perCaller float64
 	f.Flag("listen", "Address for HTTP").Default("127.0.0.1:8080").PlaceHolder("HOST:PORT").StringVar(&listen)
@@ -41,6 +41,7 @@ func Ingest(f Flags) Runner {
 	f.Flag("http-client-ca", "Who signs the certificates that callers may show in place of a token").PlaceHolder("FILE").StringVar(&clients)
 	f.Flag("plain", "Listen without TLS where other machines reach it: something in between ends TLS").UnNegatableBoolVar(&plain)
 	f.Flag("open", "Ask nobody for a token or a certificate").UnNegatableBoolVar(&open)
+	f.Flag("entity-key", "Key, for its owner only, of kinds that store entities under a hash (entity_hash)").PlaceHolder("FILE").StringVar(&entityKey)
 	f.Flag("caller-rate", "Events and labels a second from each caller; negative: no limit").Default(strconv.Itoa(ingest.DefaultRate)).Float64Var(&perCaller)
 	f.Flag("ack-timeout", "How long the broker may take before an event is called not accepted").Default("5s").DurationVar(&ack)
 	f.Flag("deadline", "Of POST /v1/score without one").Default("1s").DurationVar(&deadline)
@@ -62,6 +63,9 @@ func Ingest(f Flags) Runner {
 				err = fmt.Errorf("listen on %s without TLS: give --http-cert and --http-key, or --plain if something before it ends TLS", listen)
 			}
 			if err != nil {
+				return nil, err
+			}
+			if cfg.EntityKey, err = ingest.ReadEntityKey(entityKey); err != nil {
 				return nil, err
 			}
 			if !open {
@@ -163,7 +167,7 @@ func ReadFile(cmd interface {
 	Arg(name, help string) *fisk.ArgClause
 }) Runner {
 	var connect service.Connection
-	var level, name, kind string
+	var level, name, kind, entityKey string
 	var child bool
 	cfg := ingest.FileConfig{}
 	connect.Flags(cmd)
@@ -175,6 +179,7 @@ func ReadFile(cmd interface {
 	cmd.Flag("rate", "Rows a second; 0: as fast as they are accepted").Default("0").Float64Var(&cfg.Rate)
 	cmd.Flag("strict", "Stop at the first bad row").UnNegatableBoolVar(&cfg.Strict)
 	cmd.Flag("invalid", "Where bad rows go; FILE.invalid.jsonl by default").PlaceHolder("FILE").StringVar(&cfg.InvalidPath)
+	cmd.Flag("entity-key", "Key, for its owner only, of kinds that store entities under a hash (entity_hash)").PlaceHolder("FILE").StringVar(&entityKey)
 	cmd.Flag("source-name", "Under which the position in the file is kept; the file's name by default").PlaceHolder("NAME").StringVar(&cfg.SourceName)
 	FileFlags(cmd, &cfg.Format)
 	cmd.Flag("name", "Name of this process, as people see it").Default("file").StringVar(&name)
@@ -211,6 +216,9 @@ func ReadFile(cmd interface {
 			return err
 		}
 		if cfg.Schema, err = events.Compile(declared.Contract); err != nil {
+			return err
+		}
+		if cfg.EntityKey, err = ingest.ReadEntityKey(entityKey); err != nil {
 			return err
 		}
 		cfg.Conn, cfg.Log = conn, log

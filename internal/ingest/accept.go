@@ -90,6 +90,11 @@ func (s *Server) event(q *request, enc events.Encoding, body []byte, entity stri
 		}
 		return i
 	}
+	var err error
+	if i.entity, body, err = hashed(c, s.cfg.EntityKey, enc, body, i.entity); err != nil {
+		i.fault = &Fault{Stored: "no", Reason: "not accepted: " + err.Error()}
+		return i
+	}
 	subject, err := events.EventSubject(q.kind, i.entity)
 	if err != nil {
 		i.refuse(http.StatusBadRequest, c.Entity, err.Error())
@@ -116,7 +121,10 @@ func (s *Server) label(q *request, enc events.Encoding, body []byte, entity stri
 		return i
 	}
 	if i.entity = entity; entity == "" {
-		i.entity = labelEntity(&l)
+		i.entity = labelEntity(&l) // an event's id, which is no entity's
+	} else if i.entity, _, err = hashed(&q.schema.Contract, s.cfg.EntityKey, enc, nil, entity); err != nil {
+		i.fault = &Fault{Stored: "no", Reason: "not accepted: " + err.Error()}
+		return i
 	}
 	subject, err := events.LabelSubject(q.kind, i.entity)
 	if err != nil {

@@ -38,6 +38,8 @@ type FileConfig struct {
 	Format     source.Options
 	SourceName string // under which the position is kept, and a part of generated ids; empty: the file's base name, or "stdin"
 
+	EntityKey []byte // for a contract with entity_hash
+
 	Labels  bool // the file holds labels (see labelRow), not events
 	History bool // the events feed training only; their labels are published at once
 
@@ -104,6 +106,8 @@ func NewFile(cfg FileConfig) (*File, error) {
 		return nil, errors.New("ingest: no file is named")
 	case cfg.Rate < 0:
 		return nil, fmt.Errorf("ingest: rate %v: want rows a second, or 0 for no limit", cfg.Rate)
+	case cfg.Schema.Contract.EntityHash && cfg.EntityKey == nil:
+		return nil, fmt.Errorf("ingest: kind %s stores entities under a hash: give --entity-key", cfg.Schema.Contract.Kind)
 	case cfg.Labels && cfg.History:
 		return nil, errors.New("ingest: a file holds either labels or history")
 	}

@@ -67,6 +67,9 @@ func (f *File) toEvent(row *source.Row, columns []string, rec *events.Record) (e
 	if e.entity == "" {
 		e.entity = e.id
 	}
+	if e.entity, e.body, err = hashed(c, f.cfg.EntityKey, events.JSON, e.body, e.entity); err != nil {
+		return e, err
+	}
 	if len(e.body) > maxBody {
 		return e, &events.InvalidError{Reason: fmt.Sprintf("an event of %d bytes: at most %d", len(e.body), maxBody)}
 	}
@@ -170,6 +173,8 @@ func (f *File) labelRow(row *source.Row, r *source.Reader) (m made, err error) {
 	}
 	if entity == "" {
 		entity = labelEntity(&l)
+	} else if entity, _, err = hashed(&f.cfg.Schema.Contract, f.cfg.EntityKey, events.JSON, nil, entity); err != nil {
+		return m, err
 	}
 	if m.label, err = f.claim(entity, &l); err == nil && len(m.label.Data) > maxLabel {
 		return made{}, &events.InvalidError{Reason: fmt.Sprintf("a label of %d bytes: at most %d", len(m.label.Data), maxLabel)}

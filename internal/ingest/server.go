@@ -41,6 +41,8 @@ type ServerConfig struct {
 	Open    bool        // everybody who reaches the listener may do everything
 	TLS     *tls.Config // nil: none
 
+	EntityKey []byte // for kinds whose contract has entity_hash; nil: they are not taken
+
 	Rate       float64       // events and labels a second, of each caller that has none of its own; DefaultRate. Negative: no limit
 	AckTimeout time.Duration // until an event is called not accepted; 5 s
 	Deadline   time.Duration // of POST /v1/score without one; 1 s

@@ -29,6 +29,9 @@ func Compatible(old, next Contract, reads func(field string) bool) error {
 	if old.Lanes != next.Lanes {
 		bad("lanes %d: the kind was made with %d, and another number would part entities from their past: declare a new kind and switch", next.Lanes, old.Lanes)
 	}
+	if old.EntityHash != next.EntityHash {
+		bad("entity_hash %t: it is %t, and every entity would be parted from its past: declare a new kind and switch", next.EntityHash, old.EntityHash)
+	}
 	if reads == nil {
 		return errors.Join(errs...)
 	}
@@ -105,6 +108,7 @@ func DiffContracts(old, next Contract) []string {
 	setting("description", old.Description, next.Description)
 	setting("id", old.ID, next.ID)
 	setting("entity", old.Entity, next.Entity)
+	setting("entity_hash", old.EntityHash, next.EntityHash)
 	setting("time", old.Time, next.Time)
 	setting("zone", old.Zone, next.Zone)
 	setting("label", labelText(old.Label), labelText(next.Label))

@@ -77,10 +77,11 @@ type Contract struct {
 	Kind        string       `yaml:"kind"`
 	Version     int          `yaml:"version"`
 	Description string       `yaml:"description,omitempty"`
-	ID          string       `yaml:"id,omitempty"`     // field that holds the event's id; none: the stream sequence is the id
-	Entity      string       `yaml:"entity,omitempty"` // field that names the entity; it must agree with the subject
-	Time        string       `yaml:"time,omitempty"`   // field that holds the event's time; none: when it was stored
-	Zone        string       `yaml:"zone,omitempty"`   // IANA zone in which date parts are taken; UTC by default
+	ID          string       `yaml:"id,omitempty"`          // field that holds the event's id; none: the stream sequence is the id
+	Entity      string       `yaml:"entity,omitempty"`      // field that names the entity; it must agree with the subject
+	EntityHash  bool         `yaml:"entity_hash,omitempty"` // entities are stored under a keyed hash, which ingest makes: see HashEntity
+	Time        string       `yaml:"time,omitempty"`        // field that holds the event's time; none: when it was stored
+	Zone        string       `yaml:"zone,omitempty"`        // IANA zone in which date parts are taken; UTC by default
 	Label       *LabelColumn `yaml:"label,omitempty"`
 	Fields      []Field      `yaml:"fields"`
 	Memory      *Memory      `yaml:"memory,omitempty"`   // what an event remembers of those before it
@@ -216,6 +217,8 @@ func (c Contract) Validate() error {
 		bad("no fields")
 	case len(c.Fields) > maxContractFields:
 		bad("%d fields: at most %d", len(c.Fields), maxContractFields)
+	case c.EntityHash && c.ID != "" && c.ID == c.Entity:
+		bad("field %s is the id and the entity, and entity_hash would change the id: take another id", c.ID)
 	case c.Time != "" && (c.Time == c.ID || c.Time == c.Entity):
 		bad("field %s is the time and the id or entity as well", c.Time)
 	case c.Label != nil && slices.Contains([]string{c.ID, c.Entity, c.Time}, c.Label.Column):
