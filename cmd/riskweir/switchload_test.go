@@ -39,7 +39,7 @@ func fullTrial(t *testing.T) switchTrial {
 	trial := switchTrial{switches: 8, within: 2, rate: 400 / slow, window: 400 * time.Millisecond, nodes: 1}
 	if text := os.Getenv("RISKWEIR_SWITCHES"); text != "" {
 		n := atoi(t, text)
-		trial = switchTrial{switches: n, within: n / 4, rate: 5000, window: 1500 * time.Millisecond, nodes: 3, goals: true}
+		trial = switchTrial{switches: n, within: n / 8, rate: 5000, window: 1200 * time.Millisecond, nodes: 3, goals: true}
 		if text := os.Getenv("RISKWEIR_SWITCH_RATE"); text != "" {
 			trial.rate = float64(atoi(t, text))
 		}
