@@ -29,9 +29,12 @@ between; and the plain way, a durable consumer with single publishes. Ratios are
 With --memory it measures instead what memory costs: 0, 10 and 40 features of earlier events, by one key and by two, on the same
 events and under the same ceiling.
 
+With --secure it measures what identities, TLS and encryption cost: three systems side by side, open, secured as 'up' is, and encrypted too.
+
 Examples:
 
   riskweir bench --quick
+  riskweir bench --secure --rounds 7
   riskweir bench --json > today.json
   riskweir bench --quick --against today.json
   riskweir bench --quick --against today.json --at-least 0.75
@@ -51,6 +54,8 @@ type benchRun struct {
 	json    bool
 	against string
 	least   float64
+
+	secure bool
 
 	memory    bool
 	entities  int
@@ -76,6 +81,7 @@ func (a *app) bench(cmd *fisk.CmdClause) {
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&b.json)
 	cmd.Flag("against", "Compare with a report of before").PlaceHolder("FILE").StringVar(&b.against)
 	cmd.Flag("at-least", "With --against: fail if the ratio to the ceiling is below this share of what it was").PlaceHolder("SHARE").Float64Var(&b.least)
+	cmd.Flag("secure", "Measure what identities, TLS and encryption cost").UnNegatableBoolVar(&b.secure)
 	cmd.Flag("memory", "Measure what memory costs").UnNegatableBoolVar(&b.memory)
 	cmd.Flag("entities", "With --memory: entities to remember").Default("10000").IntVar(&b.entities)
 	cmd.Flag("take-overs", "With --memory: how often one of two scorers is killed").IntVar(&b.takeOvers)
@@ -117,6 +123,8 @@ func (b *benchRun) defaults() error {
 	switch {
 	case len(b.cases) > 0 && !b.memory:
 		return errors.New("--cases: goes with --memory")
+	case b.secure && (b.memory || b.against != ""):
+		return errors.New("--secure: goes neither with --memory nor with --against")
 	case b.events < 5000:
 		return fmt.Errorf("--events %d: want at least 5000, for a rate worth the name", b.events)
 	case b.rounds < 1 && !(b.memory && b.rounds == 0):
@@ -163,6 +171,9 @@ func (b *benchRun) run(ctx context.Context) (err error) {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	if b.secure {
+		return b.compare(ctx)
+	}
 	if b.layout, err = openLayout(b.dir, false, b.nodes); err != nil {
 		return err
 	}

@@ -141,6 +141,12 @@ func (b *bench) provision(ctx context.Context, enc events.Encoding) error {
 	return b.fill(ctx, c.Kind, enc)
 }
 
+// declare makes a kind without a backlog.
+func (b *bench) declare(ctx context.Context, c events.Contract) error {
+	_, err := topology.ApplyKind(ctx, b.js, c, topology.Options{Replicas: b.Nodes})
+	return err
+}
+
 // promote trains a model for the contract, which is declared, and puts it into force.
 func (b *bench) promote(ctx context.Context, c events.Contract) error {
 	k, err := topology.ReadKind(ctx, b.js, c.Kind)

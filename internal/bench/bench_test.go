@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -218,5 +219,23 @@ func TestMemoryReport(t *testing.T) {
 	var b bytes.Buffer
 	if err := r.Write(&b); err != nil || !strings.Contains(b.String(), "0.70") || !strings.Contains(b.String(), "1.50 s") {
 		t.Errorf("%v:\n%s", err, b.String())
+	}
+}
+
+func TestVariantReport(t *testing.T) {
+	r := VariantReport{Variants: []string{"open", "secured"}, Rates: map[string]Spread{}, Ratios: map[string]Spread{}, CPU: map[string]Spread{}, Samples: []VariantSample{
+		{"open", Scoring, 1, 100, 20}, {"secured", Scoring, 1, 90, 22}, {"open", Scoring, 2, 200, 20}, {"secured", Scoring, 2, 160, 24}, {"secured", Scoring, 3, 1, 1},
+		{"open", Publishing, 1, 10, 0}, {"secured", Publishing, 1, 5, 0},
+	}}
+	r.conclude()
+	if got := r.Ratios["scoring secured"]; math.Abs(got.Median-0.85) > 1e-12 || got.N != 2 { // the third round has nothing to compare with
+		t.Errorf("%+v", got)
+	}
+	if got := r.Ratios["publishing secured"]; got.Median != 0.5 || r.Ratios["scoring open"].Median != 1 || r.CPU["open"].Median != 20 || r.CPU["secured"].N != 3 {
+		t.Errorf("%+v", r)
+	}
+	var b strings.Builder
+	if err := r.Write(&b); err != nil || !strings.Contains(b.String(), "secured") || strings.Contains(b.String(), "NaN") {
+		t.Errorf("%v: %s", err, b.String())
 	}
 }
