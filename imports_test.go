@@ -17,7 +17,7 @@ import (
 const module = "github.com/riskweir/riskweir/"
 
 // below are the rooms that stages stand upon.
-var below = []string{"internal/service", "internal/certs", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "internal/rollout", "internal/access", "jetstream", "pkg/events", "pkg/lr"}
+var below = []string{"internal/service", "internal/certs", "internal/boost", "internal/lane", "internal/lease", "internal/feature", "internal/memory", "internal/recall", "internal/tail", "internal/model", "internal/source", "internal/poison", "internal/rollout", "internal/access", "jetstream", "pkg/events", "pkg/lr"}
 
 // everything is what wires may take: all but commands, and what is for tests only.
 var everything = append([]string{"internal/ingest", "internal/scorer", "internal/trainer", "internal/monitor",
@@ -45,13 +45,14 @@ var house = []room{
 	{"jetstream", []string{"pkg/events"}, "streams are made of subjects and contracts, and do not know who reads them"},
 	{"internal/lane", []string{"jetstream", "pkg/events"}, "owning, reading and committing are the same whatever an outcome is"},
 	{"internal/feature", []string{"pkg/events", "pkg/lr"}, "event -> vector is pure: no broker, no model"},
+	{"internal/boost", []string{"pkg/lr"}, "trees are mathematics, grown by the trainer and asked by the scorer"},
 	{"internal/memory", []string{"internal/feature", "pkg/events"}, "what earlier events say is a pure function of them: no broker, no model"},
 	{"internal/tail", nil, "a stream is read alike, whatever it holds"},
 	{"internal/audit", []string{"internal/tail", "pkg/events"}, "who did what is kept alike, whatever was done"},
 	{"internal/access", []string{"pkg/events"}, "who may call is the same whatever is called"},
 	{"internal/recall", []string{"internal/memory", "internal/tail", "jetstream", "pkg/events"}, "scorers and trainers remember alike"},
 	{"internal/rollout", []string{"pkg/lr"}, "who serves is decided purely: no broker, no artifact, no clock"},
-	{"internal/model", []string{"internal/feature", "internal/rollout", "jetstream", "pkg/events", "pkg/lr"}, "artifacts are trained and served alike, by stages that do not know each other"},
+	{"internal/model", []string{"internal/boost", "internal/feature", "internal/rollout", "jetstream", "pkg/events", "pkg/lr"}, "artifacts are trained and served alike, by stages that do not know each other"},
 	{"internal/erase", []string{"internal/model", "jetstream", "pkg/events"}, "it removes what is stored, and asks no stage"},
 	{"internal/sim", []string{"pkg/events"}, "it publishes as any stranger would, by the public package alone"},
 	{"internal/verify", []string{"pkg/events"}, "a checker that shared code with what it checks would share its mistakes"},

@@ -95,8 +95,10 @@ func Roles(kinds ...string) []Role {
 						consume(eventsOf(k), "events."+k+".*.*"),
 						// The stray lane's consumer has two filters, which no subject can name; the memory's has none.
 						[]string{"$JS.API.CONSUMER.CREATE." + eventsOf(k) + ".*"},
+						[]string{direct(events.OnlineStream, events.OnlineSubject(k))},
 					)
 				}),
+				streamInfos(events.OnlineStream),
 				kindsAndModels,
 				kvRead(events.ScorersBucket),
 				[]string{"$KV." + events.ScorersBucket + ".>", "members.scorer"},
@@ -119,7 +121,10 @@ func Roles(kinds ...string) []Role {
 						consume(events.LabelsStream, "labels."+k+".*"),
 					)
 				}),
-				streamInfos(events.LabelsStream),
+				streamInfos(events.LabelsStream, events.OnlineStream),
+				g.each(func(k string) []string {
+					return []string{events.OnlineSubject(k), direct(events.OnlineStream, events.OnlineSubject(k))}
+				}),
 				kindsAndModels,
 				[]string{"$KV." + events.ModelsBucket + ".>"},
 				objectsRead(events.MemoryBucket),

@@ -21,7 +21,7 @@ var files embed.FS
 // Templates of the streams, in the order in which they are made. SCORES_<kind> comes before EVENTS_<kind>:
 // zeroPositions relies on it.
 var (
-	sharedTemplates = []string{"audit", "callers", "erasures", "kinds", "models", "memory", "scorers", "labels", "rescores", "rollouts", "alerts", "advisories"}
+	sharedTemplates = []string{"audit", "callers", "erasures", "kinds", "models", "memory", "scorers", "labels", "online", "rescores", "rollouts", "alerts", "advisories"}
 	kindTemplates   = []string{"scores", "events"}
 )
 

@@ -74,7 +74,7 @@ func TestScoresEqualOffline(t *testing.T) {
 	at := []string{"--context", s.context}
 	for _, args := range [][]string{
 		{"kind", "apply", contractFile},
-		{"train", file, "--contract", contractFile, "--split", "mod5", "--publish", "--promote"},
+		{"train", file, "--contract", contractFile, "--split", "mod5", "--single", "--publish", "--promote"},
 		{"ingest", file, "--kind", "taiwan", "--label-delay=-1s"},
 		{"verify", "taiwan", "--source", file, "--wait", "1m"},
 	} {

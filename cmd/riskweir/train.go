@@ -37,7 +37,7 @@ func (a *app) train(cmd *fisk.CmdClause) {
 	var keys command.Keys
 	cfg := trainer.OfflineConfig{}
 	var encoding, contract, predictions string
-	var asJSON, publish, promote bool
+	var asJSON, publish, promote, single bool
 	connect.Flags(cmd)
 	cmd.Arg("file", "CSV, ARFF or blank-separated, gzip too").Required().StringVar(&cfg.Path)
 	cmd.Flag("label", "Column of the outcome").PlaceHolder("COL").StringVar(&cfg.Label)
@@ -53,6 +53,8 @@ func (a *app) train(cmd *fisk.CmdClause) {
 	cmd.Flag("split", "mod5: every fifth row is test; time80: the last fifth is").Default(trainer.SplitTime80).EnumVar(&cfg.Split, trainer.SplitMod5, trainer.SplitTime80)
 	cmd.Flag("encoding", "plain, asinh (against wild tails), or auto: by column").Default("auto").EnumVar(&encoding, "plain", "asinh", "auto")
 	cmd.Flag("no-time", "Leave the event's own time out of the inputs: its hour, weekday, month").UnNegatableBoolVar(&cfg.Features.NoTime)
+	cmd.Flag("single", "One regression, without the other members of an ensemble").UnNegatableBoolVar(&single)
+	cmd.Flag("scorecard", "A scorecard (YAML) that is one of the members").PlaceHolder("FILE").StringVar(&cfg.Card)
 	cmd.Flag("predictions", "Write the test rows' probabilities to this file (CSV)").PlaceHolder("FILE").StringVar(&predictions)
 	cmd.Flag("json", "Report as JSON").UnNegatableBoolVar(&asJSON)
 	cmd.Flag("publish", "Publish the model as a version of the contract's kind").UnNegatableBoolVar(&publish)
@@ -66,6 +68,8 @@ func (a *app) train(cmd *fisk.CmdClause) {
 			return errors.New("--promote goes with --publish")
 		case publish && contract == "":
 			return errors.New("--publish needs --contract: the model must read what the kind's events hold")
+		case single && cfg.Card != "":
+			return errors.New("--scorecard is a member beside the regression: leave out --single")
 		}
 		var signer *model.Signer
 		if publish { // before the work, not after it
@@ -85,6 +89,7 @@ func (a *app) train(cmd *fisk.CmdClause) {
 		if err := setEncoding(&cfg, encoding); err != nil {
 			return err
 		}
+		cfg.Members = !single
 		report, err := trainer.Offline(ctx, cfg)
 		if err != nil {
 			return err

@@ -16,6 +16,8 @@ func Trainer(f Flags) Runner {
 	f.Flag("retrain-every", "Or so long after the last one, if there is any new label").Default("10m").DurationVar(&cfg.RetrainEvery)
 	f.Flag("max-rows", "Labelled events held and trained on, the newest of them").Default("100000").IntVar(&cfg.MaxRows)
 	f.Flag("max-pending", "Events held that have no label yet, the newest of them").Default("200000").IntVar(&cfg.MaxPending)
+	f.Flag("single", "Train one regression, without the other members of an ensemble").UnNegatableBoolVar(&cfg.Single)
+	f.Flag("scorecards", "Directory of scorecards, <kind>.yaml, each a member of its kind's models").PlaceHolder("DIR").StringVar(&cfg.Scorecards)
 	var keys Keys
 	keys.SigningFlags(f)
 	return func(ctx context.Context) error {

@@ -22,6 +22,9 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
+// ErrVoters says that no predictor can have been as a score says that it was.
+var ErrVoters = errors.New("it cannot have been made by the members that it names")
+
 // ErrNotFound says that no such event or outcome is in the streams.
 var ErrNotFound = errors.New("not found")
 
@@ -140,6 +143,12 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	if err != nil {
 		return err
 	}
+	if predictor, err = Voting(ctx, js, predictor, e.Score); errors.Is(err, ErrNotFound) {
+		e.Note = err.Error()
+		return nil
+	} else if err != nil {
+		return err
+	}
 	enc, err := events.DetectEncoding(event.Header.Get("Content-Type"), event.Data)
 	if err != nil {
 		return fmt.Errorf("event %d: %w", event.Sequence, err)
@@ -201,6 +210,9 @@ func Compare(s *events.Score, r model.Result, contract *events.Contract, event E
 	}
 	if math.Float64bits(s.P) != math.Float64bits(r.P) {
 		differ("p", s.P, r.P)
+	}
+	if s.Snapshot != r.Snapshot {
+		differ("snapshot", s.Snapshot, r.Snapshot)
 	}
 	if s.Points != r.Points {
 		differ("points", s.Points, r.Points)
@@ -302,6 +314,33 @@ func Predictor(ctx context.Context, js jetstream.JetStream, name string, schema 
 		return nil, err
 	}
 	return model.Compile(a, schema)
+}
+
+// Voting is the predictor as it was for a score: with its snapshot, and without the members that its mode names. The error wraps
+// ErrNotFound if ONLINE has the snapshot no more, and ErrVoters if the score cannot be right.
+func Voting(ctx context.Context, js jetstream.JetStream, p *model.Predictor, s *events.Score) (*model.Predictor, error) {
+	_, out, ok := events.ParseMode(s.Mode)
+	if !ok {
+		return nil, fmt.Errorf("%w: mode %q", ErrVoters, s.Mode)
+	}
+	if s.Snapshot != 0 {
+		m, err := message(ctx, js, events.OnlineStream, s.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		snapshot, err := model.DecodeSnapshot(m.Data)
+		if err != nil {
+			return nil, fmt.Errorf("%w: message %d of %s: %w", ErrVoters, s.Snapshot, events.OnlineStream, err)
+		}
+		if p, err = p.With(snapshot, s.Snapshot); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrVoters, err)
+		}
+	}
+	voting, err := p.Only(out)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrVoters, err)
+	}
+	return voting, nil
 }
 
 // message of a stream by its sequence; ErrNotFound if there is none.
@@ -444,6 +483,9 @@ func (e Explanation) String() string {
 	line("time", "%s", s.Time.Format(time.RFC3339Nano))
 	line("score", "p %s, %d points, %s -> %s", strconv.FormatFloat(s.P, 'g', -1, 64), s.Points, s.Band, s.Decision)
 	line("model", "%s, mode %s, contract revision %d", cmp.Or(s.Model, "none: the contract's prior"), s.Mode, s.Contract)
+	if s.Snapshot != 0 {
+		line("online", "as in snapshot %d", s.Snapshot)
+	}
 	if !e.Recomputed {
 		line("recomputed", "no: %s", e.Note)
 		return b.String()

@@ -21,9 +21,12 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-// Format is the version of the artifact's own form. A program reads its own format only: a member that it does
-// not know could change what the model means.
-const Format = 1
+// Versions of the artifact's own form. A program reads those that it knows only: what it does not know could change what
+// the model means.
+const (
+	Format         = 1 // one regression
+	FormatEnsemble = 2 // members and their fusion
+)
 
 // MaxArtifact bounds the encoded form, in bytes. A message is at most 1 MiB at the server's default, of which
 // some is left to headers.
@@ -39,8 +42,11 @@ const (
 	maxScale  = 1e6
 )
 
-// CalibrationNone is the only calibration of format 1: the logit is used as it is fitted.
-const CalibrationNone = "none"
+// Calibrations: one for each format.
+const (
+	CalibrationNone   = "none"   // the logit is used as it is fitted
+	CalibrationFusion = "fusion" // slope and shift are in the fusions' weights
+)
 
 // ErrArtifact says that bytes are not an artifact that this program may serve.
 var ErrArtifact = errors.New("model artifact refused")
@@ -126,6 +132,7 @@ type Artifact struct {
 	Spec        feature.Spec `json:"spec"`
 	Intercept   float64      `json:"intercept"`
 	Weights     []Weight     `json:"weights"`
+	Ensemble    *Ensemble    `json:"ensemble,omitempty"` // format 2; Intercept and Weights are then the member batch
 	Checksum    string       `json:"checksum,omitempty"`
 	Signature   *Signature   `json:"signature,omitempty"`
 }
@@ -176,8 +183,15 @@ func CodeVersion() string {
 func (a *Artifact) Validate() error {
 	var errs []error
 	bad := func(format string, x ...any) { errs = append(errs, fmt.Errorf(format, x...)) }
-	if a.Format != Format {
-		bad("format %d: this program reads format %d", a.Format, Format)
+	switch {
+	case a.Format != Format && a.Format != FormatEnsemble:
+		bad("format %d: this program reads %d and %d", a.Format, Format, FormatEnsemble)
+	case (a.Format == FormatEnsemble) != (a.Ensemble != nil):
+		bad("format %d: want an ensemble in format %d, and in no other", a.Format, FormatEnsemble)
+	case a.Ensemble != nil:
+		if err := a.Ensemble.check(); err != nil {
+			bad("ensemble: %w", err)
+		}
 	}
 	if err := events.CheckKind(a.Kind); err != nil {
 		errs = append(errs, err)
@@ -197,8 +211,8 @@ func (a *Artifact) Validate() error {
 	} else {
 		errs = append(errs, a.checkColumns()...)
 	}
-	if a.Calibration.Method != CalibrationNone {
-		bad("calibration %q: format %d has only %q", a.Calibration.Method, Format, CalibrationNone)
+	if want := map[int]string{Format: CalibrationNone, FormatEnsemble: CalibrationFusion}[a.Format]; a.Calibration.Method != want && want != "" {
+		bad("calibration %q: format %d has only %q", a.Calibration.Method, a.Format, want)
 	}
 	if s := a.Scale; !(math.Abs(s.Base) <= maxScale && s.Odds >= 1/maxScale && s.Odds <= maxScale && s.PDO >= 1/maxScale && s.PDO <= maxScale) {
 		bad("scale base %v, odds %v, pdo %v: want numbers of at most %g in magnitude, odds and pdo above 0", s.Base, s.Odds, s.PDO, maxScale)
@@ -373,8 +387,8 @@ func decode(body []byte) (*Artifact, error) {
 	if err := json.Unmarshal(body, &head); err != nil {
 		return nil, fmt.Errorf("read as JSON: %w", err)
 	}
-	if head.Format == nil || *head.Format != Format {
-		return nil, fmt.Errorf("format %s: this program reads format %d", formatText(head.Format), Format)
+	if head.Format == nil || *head.Format != Format && *head.Format != FormatEnsemble {
+		return nil, fmt.Errorf("format %s: this program reads %d and %d", formatText(head.Format), Format, FormatEnsemble)
 	}
 	var a Artifact
 	if err := strict(body, &a); err != nil {

@@ -97,7 +97,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"cut", valid[:len(valid)/2], "JSON"},
 		{"two values", valid + valid, "JSON"},
 		{"no format", "{}", "format missing"},
-		{"another format", replace(`"format":1`, `"format":2`), "format 2: this program reads format 1"},
+		{"another format", replace(`"format":1`, `"format":3`), "format 3: this program reads 1 and 2"},
 		{"another format with members unknown", `{"format":9,"trees":[]}`, "format 9"},
 		{"unknown member", replace(`"kind":"payment"`, `"kind":"payment","owner":"me"`), "owner"},
 		{"a weight altered", replace(`"weight":0.1,`, `"weight":0.7,`), "checksum"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync/atomic"
 
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/pkg/events"
@@ -28,13 +29,27 @@ type Result struct {
 	P       float64         // lr.Sigmoid(Logit); for a prior the contract's own number
 	Points  int             //
 	Reasons []events.Reason // aliases the scratch: valid until the next Score with it
+
+	Out      string // members that did not vote, as mode says them: -boost-online; empty: none
+	Prior    bool   // none voted: it is the contract's prior
+	Snapshot uint64 // sequence in ONLINE of what the member online voted with; 0: it did not
 }
 
 // Scratch is what Score works in. One goroutine uses it at a time; it grows to the largest model it has met.
 type Scratch struct {
 	x       []float64 // encoded record, then contributions
 	groups  []float64 // by field
+	parts   []float64 // by member, by field
 	reasons [MaxReasons]events.Reason
+
+	began uint64 // members that have been asked
+
+	// Working is which member is at work, 1 + its place among the members and, above 8 bits, how many have been before; 0: none. Whoever waits
+	// for a Score may read it from another goroutine.
+	Working atomic.Uint64
+	// Fault is set by tests only: it is called before a member scores, may panic or take long, and what it returns is added to the
+	// member's logit.
+	Fault func(member string) float64
 }
 
 // Predictor is an artifact made ready to score records of one schema. It is safe for concurrent use.
@@ -44,7 +59,8 @@ type Scratch struct {
 //	Base + Σ contributions = Logit
 //
 // bit for bit, in any order of addition, while |intercept| + Σ|w·x| + 2Σ|w·baseline| stays below 8192 (see
-// lr.Model.Contributions), and to rounding beyond. The same record gives the same bits on every CPU.
+// lr.Model.Contributions), and to rounding beyond. With members it holds for any record: a field's part of the fused logit is
+// kept within ±maxPart. The same record gives the same bits on every CPU.
 type Predictor struct {
 	encoder  *feature.Encoder // nil: a prior
 	model    lr.Model
@@ -56,6 +72,11 @@ type Predictor struct {
 	prior    float64
 	offset   float64 // points at logit 0
 	factor   float64 // points a unit of logit
+
+	name    string
+	means   []float64 // the baseline, by column
+	members *panel    // nil: format 1
+	out     uint32    // mask of members that do not vote
 }
 
 // Compile makes a predictor for records of the schema. It refuses an artifact of another kind, or one that reads
@@ -84,7 +105,7 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 	for _, f := range schema.Inputs {
 		sensitive[f.Name] = f.Sensitive
 	}
-	p := &Predictor{encoder: encoder, model: lr.Model{Intercept: a.Intercept, Weights: make([]float64, len(columns))}}
+	p := &Predictor{name: a.Name(), prior: schema.Contract.Prior, encoder: encoder, model: lr.Model{Intercept: a.Intercept, Weights: make([]float64, len(columns))}}
 	p.setScale(a.Scale)
 	names := make([]string, len(columns)) // of the groups
 	atBaseline := make([]float64, len(columns))
@@ -99,7 +120,13 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 		p.model.Weights[j] = w.Weight
 		atBaseline[j] = w.Baseline
 	}
-	p.fields = slices.Compact(slices.Sorted(slices.Values(names)))
+	more := a.Ensemble.cardFields()
+	for i, field := range more {
+		if sensitive[field] {
+			more[i] = Withheld
+		}
+	}
+	p.fields = slices.Compact(slices.Sorted(slices.Values(slices.Concat(names, more))))
 	seen := make([]bool, len(p.fields))
 	for _, name := range names {
 		g, _ := slices.BinarySearch(p.fields, name)
@@ -108,6 +135,15 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 			p.byColumn = append(p.byColumn, g)
 		}
 		p.groupOf = append(p.groupOf, g)
+	}
+	for g := range p.fields {
+		if !seen[g] {
+			p.byColumn = append(p.byColumn, g)
+		}
+	}
+	if a.Ensemble != nil {
+		p.means = atBaseline
+		return p, a.Ensemble.compile(p, schema, sensitive)
 	}
 
 	p.baseline = make([]float64, len(p.fields))
@@ -124,8 +160,12 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 func Prior(c *events.Contract) *Predictor {
 	p := &Predictor{prior: c.Prior}
 	p.setScale(DefaultScale)
-	p.base = min(max(lr.Log(c.Prior)-lr.Log1p(-c.Prior), -maxPriorLogit), maxPriorLogit)
+	p.base = priorLogit(c.Prior)
 	return p
+}
+
+func priorLogit(p float64) float64 {
+	return min(max(lr.Log(p)-lr.Log1p(-p), -maxPriorLogit), maxPriorLogit)
 }
 
 // maxPriorLogit stands for the infinite logit of a prior of 0 or 1.
@@ -145,7 +185,12 @@ func (p *Predictor) points(logit float64) int {
 func (p *Predictor) IsPrior() bool { return p.encoder == nil }
 
 // Base is the logit of the baseline, from which contributions are measured.
-func (p *Predictor) Base() float64 { return p.base }
+func (p *Predictor) Base() float64 {
+	if p.members != nil && p.voting() != 0 {
+		return p.members.baseOf(p.voting())
+	}
+	return p.base
+}
 
 // Score needs a record of the schema that the predictor was compiled for, with its time set (to the time at which the
 // event was stored, if it gave none). At most MaxReasons fields are named, those that raised the risk most against
@@ -153,6 +198,9 @@ func (p *Predictor) Base() float64 { return p.base }
 func (p *Predictor) Score(rec *events.Record, s *Scratch) Result {
 	if p.encoder == nil {
 		return Result{Logit: p.base, P: p.prior, Points: p.points(p.base)}
+	}
+	if p.members != nil {
+		return p.fuse(rec, s)
 	}
 	logit := p.contributions(rec, s)
 	return Result{Logit: logit, P: lr.Sigmoid(logit), Points: p.points(logit), Reasons: p.reasons(s)}
@@ -209,7 +257,11 @@ func (p *Predictor) Explain(rec *events.Record) []events.Reason {
 		return nil
 	}
 	var s Scratch
-	p.contributions(rec, &s)
+	if p.members == nil {
+		p.contributions(rec, &s)
+	} else if p.fuse(rec, &s).Prior {
+		return nil
+	}
 	parts := make([]events.Reason, len(p.fields))
 	for i, g := range p.byColumn {
 		parts[i] = events.Reason{Field: p.fields[g], Add: s.groups[g]}

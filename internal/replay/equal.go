@@ -74,6 +74,7 @@ const (
 	whyGone     = "MODELS has the version no more"
 	whyRefused  = "the version may not serve"
 	whyScoreWas = "the score left SCORES meanwhile"
+	whySnapshot = "ONLINE has its snapshot no more"
 )
 
 // stored is a score of SCORES.
@@ -100,6 +101,7 @@ type asserting struct {
 	registry *model.Registry
 	scratch  model.Scratch
 	versions map[string]version // under the contract revision at hand
+	voters   map[voters]version // likewise
 }
 
 // version is a predictor, or why there is none.
@@ -286,7 +288,7 @@ func (a *asserting) revision(ctx context.Context, revision uint64) error {
 			return err
 		}
 	}
-	a.versions = map[string]version{}
+	a.versions, a.voters = map[string]version{}, map[voters]version{}
 	var held []stored // the window's, ascending in their event
 	next := 0         // of order
 	load := func() error {
@@ -398,7 +400,7 @@ func (a *asserting) compare(ctx context.Context, schema *events.Schema, s stored
 		a.differ(s, fmt.Sprintf("its event repeats event %d", e.repeats))
 		return nil
 	}
-	v, err := a.version(ctx, s.score.Model, schema)
+	v, err := a.voting(ctx, &s.score, schema)
 	switch {
 	case err != nil:
 		return err
@@ -431,6 +433,43 @@ func isGone(m tail.Held, err error, bucket, key string) error {
 		return err
 	}
 	return fmt.Errorf("%s has %s at revision %d, and a replica that is behind did not: try again", bucket, key, m.Seq)
+}
+
+// voters are what a score was made with beside its version.
+type voters struct {
+	model, mode string
+	snapshot    uint64
+}
+
+// mostVoters are kept at a time; the scores of a few minutes share some.
+const mostVoters = 4096
+
+// voting is the version that a score names as it was then: see explain.Voting.
+func (a *asserting) voting(ctx context.Context, s *events.Score, schema *events.Schema) (version, error) {
+	v, err := a.version(ctx, s.Model, schema)
+	if err != nil || v.predictor == nil || s.Snapshot == 0 && len(v.predictor.Members()) == 0 {
+		return v, err
+	}
+	key := voters{s.Model, s.Mode, s.Snapshot}
+	if v, ok := a.voters[key]; ok {
+		return v, nil
+	}
+	p, err := explain.Voting(ctx, a.JS, v.predictor, s)
+	switch {
+	case errors.Is(err, explain.ErrNotFound):
+		v = version{why: whySnapshot}
+	case errors.Is(err, explain.ErrVoters):
+		v = version{broken: err.Error()}
+	case err != nil:
+		return v, err
+	default:
+		v = version{predictor: p}
+	}
+	if len(a.voters) >= mostVoters {
+		clear(a.voters)
+	}
+	a.voters[key] = v
+	return v, nil
 }
 
 // version that a score names, for events of the schema.

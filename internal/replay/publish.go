@@ -116,7 +116,7 @@ func (p *publishing) add(ctx context.Context, e event, x scored) error {
 	s := events.Score{
 		ID: string(e.record.ID), Seq: e.seq, Entity: events.UnescapeEntity(where.Token), Kind: where.Kind,
 		P: x.p, Points: x.points, Reasons: x.reasons, Band: bands[x.band], Decision: decisions[x.decision],
-		Model: p.model, Contract: p.contract, Mode: events.ModeModel, Time: e.record.Time,
+		Model: p.model, Contract: p.contract, Mode: x.mode, Time: e.record.Time,
 	}
 	if s.ID == "" {
 		s.ID = strconv.FormatUint(e.seq, 10)

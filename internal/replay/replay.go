@@ -144,6 +144,7 @@ type scored struct {
 	points         int
 	reasons        []events.Reason // valid until the version scores again
 	band, decision int             // indices of bands and decisions
+	mode           string
 }
 
 var (
@@ -165,12 +166,13 @@ type side struct {
 	predictor *model.Predictor
 	scratch   model.Scratch
 	summary   *Summary
+	mode      string // members that this program cannot use are left out
 }
 
 func (s *side) score(c *events.Contract, rec *events.Record) scored {
 	r := s.predictor.Score(rec, &s.scratch)
 	band := c.Band(r.P)
-	x := scored{r.Logit, r.P, r.Points, r.Reasons, index(bands[:], band), index(decisions[:], c.Decide(events.ModeModel, band))}
+	x := scored{r.Logit, r.P, r.Points, r.Reasons, index(bands[:], band), index(decisions[:], c.Decide(s.mode, band)), s.mode}
 	n := &s.summary.Counts
 	*[...]*uint64{&n.Low, &n.Medium, &n.High}[x.band]++
 	*[...]*uint64{&n.Approve, &n.Review, &n.Decline, &n.None}[x.decision]++
@@ -192,7 +194,7 @@ func (cfg *Config) side(ctx context.Context, schema *events.Schema, version int)
 	if err != nil {
 		return nil, err
 	}
-	return &side{predictor: p, summary: &Summary{Model: name}}, nil
+	return &side{predictor: p, summary: &Summary{Model: name}, mode: events.ModeModel + p.Out()}, nil
 }
 
 // Run scores the events with a version, and with another if there is one to compare with.

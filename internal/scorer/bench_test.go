@@ -80,7 +80,7 @@ func benchBatches(tb testing.TB) (*stage, map[events.Encoding][]lane.Event) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s := &stage{kind: c.Kind, live: &model.Live{Predictor: p, Name: a.Name(), Version: 1, Revision: 12, Schema: schema, ContractRevision: 7}}
+	s := &stage{kind: c.Kind, predictor: p, live: &model.Live{Predictor: p, Name: a.Name(), Version: 1, Revision: 12, Schema: schema, ContractRevision: 7}}
 	return s, batches
 }
 

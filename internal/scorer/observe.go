@@ -21,6 +21,7 @@ type metrics struct {
 	unknown   *prometheus.CounterVec
 	panics    *prometheus.CounterVec
 	repeats   *prometheus.CounterVec
+	slow      *prometheus.CounterVec
 	runsEnded *prometheus.CounterVec
 	refused   *prometheus.CounterVec
 	owned     prometheus.Gauge
@@ -34,6 +35,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 		unknown:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_unknown_fields_total", Help: "Event fields that the contract does not name."}, []string{"kind"}),
 		panics:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_panics_total", Help: "Events that ended as invalid because scoring them panicked."}, []string{"kind"}),
 		repeats:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_repeats_total", Help: "Events with the id of an earlier one, with its content (repeat) or another (conflict)."}, []string{"kind", "band"}),
+		slow:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_slow_members_total", Help: "Times a member of a model was switched off because it held a batch up."}, []string{"kind"}),
 		runsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_restarts_total", Help: "Times a lane began again from its stored position."}, []string{"kind"}),
 		refused:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "riskweir_scorer_models_refused_total", Help: "Rollout revisions not taken: untrusted (what they name is not what a trusted key signed) or unfit (all else)."}, []string{"kind", "why"}),
 		owned:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "riskweir_scorer_lanes", Help: "Lanes that this scorer runs."}),
@@ -42,7 +44,7 @@ func newMetrics(r prometheus.Registerer) metrics {
 			Buckets: []float64{.001, .002, .003, .005, .0075, .01, .015, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}),
 	}
-	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.repeats, m.runsEnded, m.refused, m.owned, m.latency)
+	r.MustRegister(m.scored, m.commits, m.unknown, m.panics, m.repeats, m.slow, m.runsEnded, m.refused, m.owned, m.latency)
 	return m
 }
 
@@ -101,6 +103,11 @@ func (s *Scorer) panicked(kind string, seq uint64, what any) {
 	s.cfg.Log.Error("scoring panicked: the event ends as invalid", zap.String("kind", kind), zap.Uint64("seq", seq), zap.Any("panic", what), zap.Stack("stack"))
 }
 
+func (s *Scorer) slow(kind, member string, for_ time.Duration) {
+	s.metrics.slow.WithLabelValues(kind).Inc()
+	s.cfg.Log.Error("a member holds scoring up: it is switched off", zap.String("kind", kind), zap.String("member", member), zap.Duration("for", for_))
+}
+
 // repeated is told again if the commit fails.
 func (s *Scorer) repeated(r *events.Repeat) {
 	s.metrics.repeats.WithLabelValues(r.Kind, r.Band()).Inc()
@@ -146,6 +153,9 @@ func (s *Scorer) beat(h *events.Heartbeat) {
 				h.Model[kind] = live.Name
 			}
 		}
+	}
+	if s.panel != nil {
+		h.Missing = s.panel.missing()
 	}
 	for name, p := range s.lanes {
 		if p != lane.Halted {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,6 +24,7 @@ type tally struct {
 	unknownFields func(kind string, n int)
 	panicked      func(kind string, seq uint64, what any)
 	repeated      func(r *events.Repeat)
+	slow          func(kind, member string, for_ time.Duration)
 }
 
 // stage makes the outcomes of one lane. It belongs to the lane's goroutine, but for Await.
@@ -33,13 +36,21 @@ type stage struct {
 	await   time.Duration // how long a new owner waits for the model that it found in the position
 	tally   tally
 
-	live    *model.Live
-	stale   bool
-	beside  *besides // nil in tests that count nothing
-	record  events.Record
-	scratch model.Scratch
-	recall  *recall.Recall // of live; nil: the contract declares no memory
-	memory  []float64
+	panel *panel // of all lanes; nil in tests without members
+
+	live      *model.Live
+	predictor *model.Predictor // of live, with the latest snapshot and the members that are not switched off
+	arranged  arrangement
+	modes     modes
+	missing   string // what the last score that lacked members lacked
+	abandoned atomic.Bool
+	stale     bool
+	beside    *besides        // nil in tests that count nothing
+	canary    model.Contender // of live, likewise arranged
+	record    events.Record
+	scratch   model.Scratch
+	recall    *recall.Recall // of live; nil: the contract declares no memory
+	memory    []float64
 
 	text           strings.Builder // subjects and ids of a batch
 	size, textSize int             // bytes that an event's outcome, and its part of text, took in the batch before
@@ -61,6 +72,7 @@ func (s *stage) Adopt() uint64 {
 		s.beside.adopt(live)
 	}
 	s.live, s.stale = live, s.watcher.Stale()
+	s.arrange()
 	return s.live.Revision
 }
 
@@ -210,13 +222,16 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 			s.remembered(e.Seq, s.memory)
 		}
 	}
+	if s.abandoned.Load() {
+		runtime.Goexit() // the batch has been scored without the member that held this up
+	}
 	r, served := s.decide(e.Seq, entity)
 	contract := &s.live.Schema.Contract
 	score := events.Score{
 		ID: s.keep(s.record.ID), Seq: e.Seq, Kind: s.kind, Entity: entity,
 		P: r.P, Points: r.Points, Band: contract.Band(r.P), Reasons: r.Reasons,
 		Model: served, Revision: s.live.Revision, Contract: s.live.ContractRevision,
-		Mode: events.ModeModel, Time: s.record.Time,
+		Snapshot: r.Snapshot, Time: s.record.Time,
 	}
 	if score.ID == "" {
 		score.ID = strconv.FormatUint(e.Seq, 10)
@@ -224,8 +239,15 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 	switch {
 	case s.live.Predictor.IsPrior():
 		score.Mode = events.ModePrior
+	case r.Prior: // no member could answer
+		score.Mode, score.Model = events.ModePrior, ""
 	case s.stale:
-		score.Mode = events.ModeStale
+		score.Mode = s.modes.of(events.ModeStale, r.Out)
+	default:
+		score.Mode = s.modes.of(events.ModeModel, r.Out)
+	}
+	if r.Out != "" {
+		s.missing = r.Out
 	}
 	score.Decision = contract.Decide(score.Mode, score.Band)
 	if e.History {
@@ -239,17 +261,17 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 func (s *stage) decide(seq uint64, entity string) (r model.Result, served string) {
 	if c := s.live.Canary; c != nil && c.Share.Has(entity) {
 		began := time.Now()
-		r, ok := guarded(&c.Contender, &s.record, &s.scratch, s.beside.tries())
+		r, ok := guarded(&s.canary, &s.record, &s.scratch, s.beside.tries())
 		s.beside.served(&c.Contender, ok, time.Since(began))
 		if ok {
 			return r, c.Name
 		}
 	}
 	if !s.beside.counts(s.live.Version) {
-		return s.live.Predictor.Score(&s.record, &s.scratch), s.live.Name
+		return s.predictor.Score(&s.record, &s.scratch), s.live.Name
 	}
 	began := time.Now()
-	r = s.live.Predictor.Score(&s.record, &s.scratch)
+	r = s.predictor.Score(&s.record, &s.scratch)
 	s.beside.served(&s.live.Contenders[0], r.P >= 0 && r.P <= 1, time.Since(began))
 	return r, s.live.Name
 }
@@ -288,11 +310,6 @@ func (s *stage) Unread(e lane.Event, attempts int) *nats.Msg {
 		Reason: fmt.Sprintf("%d scorers ended while they scored it: it was set aside unread", attempts),
 	}
 	return &nats.Msg{Subject: events.CommitSubject(s.kind, events.BandInvalid, token), Data: bad.Append(nil, events.JSON)}
-}
-
-// laneStage adds what only a lane knows.
-type laneStage struct {
-	stage
 }
 
 // Expired covers the events of a lane that left EVENTS before anyone scored them.

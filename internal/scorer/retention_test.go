@@ -106,7 +106,7 @@ func (w *world) lanes(t *testing.T, refresh time.Duration) *laned {
 	pool := lane.NewPool(lane.Config{
 		Conn: w.js.Conn(), JS: w.js, Limits: limits, Kinds: kinds, Self: lane.Member{Instance: "s1-test", Name: "s1", Started: time.Now()},
 		Stage: func(k lane.Kind, n int) lane.Stage {
-			return &laneStage{stage{kind: k.Name, lane: n, watcher: watcher, await: time.Second}}
+			return &laneStage{stage: &stage{kind: k.Name, lane: n, watcher: watcher, await: time.Second}}
 		},
 		Observer: lane.Observer{
 			Halted: func(_ string, n int, cause string) {

@@ -42,8 +42,12 @@ type Config struct {
 	Trust    *model.Trust  // whose signatures on models count; nil: none is looked at
 	Limits   lane.Limits   // lane.DefaultLimits if MaxBatch is zero
 	Snapshot time.Duration // least time between snapshots of a kind's memory; recall's default if zero
-	Skew     time.Duration // by which this process's clock is wrong, for tests of that
-	Hang     time.Duration // that scoring one batch may take, after which the process has to end; 3 s if zero
+	// SnapshotLease is how long the member that learns online may go without a new snapshot before it votes no more; 1 m. The trainer
+	// repeats one that has not changed. SnapshotPoll is how often ONLINE is looked at; 1 s.
+	SnapshotLease time.Duration
+	SnapshotPoll  time.Duration
+	Skew          time.Duration // by which this process's clock is wrong, for tests of that
+	Hang          time.Duration // that scoring one batch may take, after which the process has to end; 3 s if zero
 	// Abort ends the process and does not return. It is called when a lane hangs, once the others have had the time to be given up;
 	// nil: Run ends with the hang.
 	Abort func(error)
@@ -62,11 +66,13 @@ type Scorer struct {
 	refused  map[string]events.RefusedModel // by kind: the latest revision, if it was not taken
 	catalog  *topology.Catalog              // set by Run
 	watcher  *model.Watcher                 // set by Run
+	panel    *panel                         // set by Run
 	outcomes float64                        // committed, since started
 
 	// Set by tests only.
 	remembered func(seq uint64, features []float64)
 	folded     func(seq uint64, s *memory.Store)
+	fault      func(member string) float64 // see model.Scratch
 }
 
 // New does no I/O.
@@ -76,6 +82,12 @@ func New(cfg Config) (*Scorer, error) {
 	}
 	if cfg.Lease == 0 {
 		cfg.Lease = 30 * time.Second
+	}
+	if cfg.SnapshotLease == 0 {
+		cfg.SnapshotLease = time.Minute
+	}
+	if cfg.SnapshotPoll == 0 {
+		cfg.SnapshotPoll = time.Second
 	}
 	if cfg.Hang == 0 {
 		cfg.Hang = defaultHang
@@ -113,14 +125,18 @@ func (s *Scorer) Run(ctx context.Context) error {
 	dog := newWatchdog(s.cfg.Hang)
 	var beside sync.WaitGroup
 	defer beside.Wait()
+	panel := newPanel(s.cfg.SnapshotLease)
+	s.mu.Lock()
+	s.panel = panel
+	s.mu.Unlock()
 	pool := lane.NewPool(lane.Config{
 		Conn: s.cfg.Conn, JS: js, Limits: s.cfg.Limits, Kinds: kinds, Now: func() time.Time { return time.Now().Add(s.cfg.Skew) },
 		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
 		Stage: func(k lane.Kind, n int) lane.Stage {
-			return dog.watch(laneName(k.Name, n), &laneStage{stage{
-				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease,
-				beside: &besides{running: &beside}, remembered: s.remembered,
-				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked, repeated: s.repeated},
+			return dog.watch(laneName(k.Name, n), &laneStage{stage: &stage{
+				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease, panel: panel,
+				beside: &besides{running: &beside}, remembered: s.remembered, scratch: model.Scratch{Fault: s.fault},
+				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked, repeated: s.repeated, slow: s.slow},
 			}})
 		},
 		Committer: func(kind string) lane.Committer { return newPatient(s.cfg.Conn, events.ScoresStream(kind)) },
@@ -132,6 +148,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	defer stopBackground()
 	back, _ := service.NewGroup(background) // outlives the pool: lanes in flight still need their model
 	back.Go(watcher.Run)
+	back.Go(func(ctx context.Context) error { return s.followSnapshots(ctx, js, catalog, panel) })
 	recalls.ctx = background
 	defer recalls.running.Wait()
 	hung := make(chan error, 1)

@@ -97,17 +97,36 @@ func newWorld(t *testing.T) *world {
 // run starts a scorer, which ends with the test.
 func (w *world) run(t *testing.T) *prometheus.Registry {
 	t.Helper()
-	return w.runTrusting(t, nil)
+	metrics, _ := w.start(t, nil, func(*Scorer) {})
+	return metrics
 }
 
 func (w *world) runTrusting(t *testing.T, trust *model.Trust) *prometheus.Registry {
 	t.Helper()
+	metrics, _ := w.start(t, trust, func(*Scorer) {})
+	return metrics
+}
+
+// runWith does so after an edit, and returns a look at the scorer as it is.
+func (w *world) runWith(t *testing.T, edit func(*Scorer)) func() *Scorer {
+	t.Helper()
+	_, s := w.start(t, nil, edit)
+	return func() *Scorer {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return &Scorer{watcher: s.watcher, panel: s.panel}
+	}
+}
+
+func (w *world) start(t *testing.T, trust *model.Trust, edit func(*Scorer)) (*prometheus.Registry, *Scorer) {
+	t.Helper()
 	metrics := prometheus.NewRegistry()
 	conn := w.js.Conn()
-	s, err := New(Config{Trust: trust, Conn: conn, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)), Metrics: metrics, Instance: "s1-test", Name: "s1"})
+	s, err := New(Config{Trust: trust, Conn: conn, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)), Metrics: metrics, Instance: "s1-test", Name: "s1", SnapshotPoll: 20 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
+	edit(s)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -122,7 +141,7 @@ func (w *world) runTrusting(t *testing.T, trust *model.Trust) *prometheus.Regist
 			t.Error("the scorer did not end")
 		}
 	})
-	return metrics
+	return metrics, s
 }
 
 // publish stores a message as anybody may, by plain NATS.
@@ -479,7 +498,7 @@ func TestPoison(t *testing.T) {
 	pool := lane.NewPool(lane.Config{
 		Conn: conn, JS: w.js, Limits: lane.DefaultLimits(), Kinds: kinds, Self: lane.Member{Instance: "s1-test", Name: "s1", Started: time.Now()},
 		Stage: func(k lane.Kind, n int) lane.Stage {
-			return &laneStage{stage{kind: k.Name, lane: n, watcher: watcher, await: time.Second, panicOn: poison,
+			return &laneStage{stage: &stage{kind: k.Name, lane: n, watcher: watcher, await: time.Second, panicOn: poison,
 				tally: tally{panicked: func(_ string, seq uint64, _ any) { panics <- seq }}}}
 		},
 	})
@@ -573,7 +592,7 @@ func TestBatchSharesABufferOnly(t *testing.T) {
 
 func TestUnreadAndExpired(t *testing.T) {
 	w := newWorld(t)
-	s := laneStage{stage{kind: "payment", lane: 1, watcher: w.watched(t, testkit.Deadline)}}
+	s := laneStage{stage: &stage{kind: "payment", lane: 1, watcher: w.watched(t, testkit.Deadline)}}
 	s.Adopt()
 	m := s.Unread(event(9, "whatever"), 2)
 	bad, err := events.DecodeInvalid(m.Data)

@@ -22,6 +22,9 @@ func (r *FitResult) Artifact(kind, by string, created time.Time, parent int, con
 		Fingerprint: r.Spec.Fingerprint(), Spec: r.Spec, Intercept: r.Model.Intercept,
 		Weights: make([]model.Weight, len(r.Columns)),
 	}
+	if r.Ensemble != nil {
+		a.Format, a.Calibration.Method, a.Ensemble = model.FormatEnsemble, model.CalibrationFusion, r.Ensemble
+	}
 	for j, c := range r.Columns {
 		a.Weights[j] = model.Weight{Column: c.Name, Field: c.Field, Weight: r.Model.Weights[j], Baseline: r.Baseline[j]}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/pkg/lr"
 )
 
@@ -16,6 +17,10 @@ type FitInput struct {
 	Train, Test []int
 	Features    feature.Options
 	LR          lr.Options // Weights and Start must be nil
+
+	Members bool             // fit the other members of an ensemble too, and fuse them
+	Card    *model.Scorecard // one of them; nil: there is none
+	Mixed   bool             // the records are in no order of time
 }
 
 // FitResult is a model, what it reads, and how good it is.
@@ -25,9 +30,12 @@ type FitResult struct {
 	Model    lr.Model
 	Baseline []float64 // mean of each column over the training records: what reasons are measured against
 
-	Train, Test lr.Metrics
-	OneClass    bool      // the test records all have the same label, and so no AUC, AP or KS: those are 0
-	P           []float64 // probability of each record of Test, in its order
+	Ensemble *model.Ensemble // nil: Model is all
+	Later    *Later          // what its members say of the test records; nil likewise
+
+	Train, Test lr.Metrics // of an ensemble without its member online, which does not stand still
+	OneClass    bool       // the test records all have the same label, and so no AUC, AP or KS: those are 0
+	P           []float64  // probability of each record of Test, in its order
 
 	Objective  float64 // see lr.Result
 	Converged  bool
@@ -73,7 +81,14 @@ func Fit(ctx context.Context, in FitInput) (FitResult, error) {
 	if res.Train, err = lr.Evaluate(y, p); err != nil {
 		return FitResult{}, fmt.Errorf("evaluate on the training records: %w", err)
 	}
-	res.P = in.Data.predict(enc, fit.Model, test)
+	if in.Members {
+		m := &membersFit{in: in, enc: enc, x: x, y: y, train: train, test: test, batch: fit.Model}
+		if err := m.fit(ctx, &res); err != nil {
+			return FitResult{}, fmt.Errorf("fit members: %w", err)
+		}
+	} else {
+		res.P = in.Data.predict(enc, fit.Model, test)
+	}
 	res.Test, err = lr.Evaluate(in.Data.targets(test), res.P)
 	if one := (*lr.OneClassError)(nil); errors.As(err, &one) {
 		res.OneClass = true

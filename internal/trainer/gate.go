@@ -71,6 +71,11 @@ func (j *judged) pair(in *rollout.OfflineInput) {
 	if err != nil {
 		return
 	}
+	if predictor.WantsSnapshot() { // what goes on learning is not part of either version
+		if predictor, err = predictor.Without(model.KindOnline); err != nil {
+			return
+		}
+	}
 	var y, p, q []float64
 	take := func(keep func(i int) bool) {
 		y, p, q = nil, nil, nil

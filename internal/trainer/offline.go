@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/internal/memory"
+	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/source"
 	"github.com/riskweir/riskweir/pkg/events"
 	"github.com/riskweir/riskweir/pkg/lr"
@@ -48,6 +50,9 @@ type OfflineConfig struct {
 
 	Features feature.Options
 	C        float64 // weight of the data against the penalty; 0: 1
+
+	Members bool   // fit an ensemble: see FitInput
+	Card    string // YAML of a scorecard, one of its members; "": there is none
 }
 
 // maxExamples bounds how many faults of a kind are shown.
@@ -65,13 +70,18 @@ func Offline(ctx context.Context, cfg OfflineConfig) (Report, error) {
 		return Report{}, err
 	}
 	rep.Encoding = encoding
-	in := FitInput{Data: data, Features: cfg.Features, LR: lr.Options{C: cfg.C}}
+	in := FitInput{Data: data, Features: cfg.Features, LR: lr.Options{C: cfg.C}, Members: cfg.Members, Mixed: cfg.Split == SplitMod5}
+	if cfg.Card != "" {
+		if in.Card, err = readCard(cfg.Card, data.schema); err != nil {
+			return Report{}, err
+		}
+	}
 	in.Train, in.Test = partition(cfg.Split, rows)
 	if rep.Fit, err = Fit(ctx, in); err != nil {
 		return Report{}, fmt.Errorf("train on %s: %w", cfg.Path, err)
 	}
 	rep.fill(in)
-	return rep, nil
+	return rep, rep.members()
 }
 
 // load reads the file into a dataset, and says in which order its records are to be split. What it learns of the
@@ -235,4 +245,20 @@ func firstOf(faults []string) string {
 		return ""
 	}
 	return "; the first: " + strings.TrimSpace(faults[0])
+}
+
+// readCard reads a scorecard and checks it against the contract.
+func readCard(path string, schema *events.Schema) (*model.Scorecard, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("scorecard: %w", err)
+	}
+	card, err := model.ParseScorecard(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := card.Check(schema); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return card, nil
 }

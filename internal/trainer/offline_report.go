@@ -38,6 +38,8 @@ type Report struct {
 	Test      lr.Metrics `json:"test"`
 	OneClass  bool       `json:"one_class,omitempty"` // see FitResult
 
+	Members []MemberFigures `json:"members,omitempty"` // of an ensemble; all together last
+
 	Contract events.Contract `json:"-"`
 	Fit      FitResult       `json:"-"`
 
@@ -106,10 +108,18 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(t, "%.4f\t\n", m.ECE)
 	}
 	line("train", r.Train, true)
-	line("test", r.Test, !r.OneClass)
+	test := "test"
+	if r.Fit.Ensemble != nil {
+		test = "test, as it is" // without what it goes on learning
+	}
+	line(test, r.Test, !r.OneClass)
 	fmt.Fprintf(t, "test, base rate\t%d\t%d\t%.4f\t\t\t\t\t\t\t\n", r.Test.N, r.Test.Positives, r.BaseRate)
 	if err := t.Flush(); err != nil {
 		return fmt.Errorf("write report: %w", err)
+	}
+	if len(r.Members) > 0 {
+		fmt.Fprintln(b)
+		writeMembers(b, r.Members)
 	}
 	if err := b.Flush(); err != nil {
 		return fmt.Errorf("write report: %w", err)

@@ -211,6 +211,7 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 	data, seqs, training := m.dataset()
 	o.Rows, o.Bad = training.Rows, training.Positives
 	in := FitInput{Data: data, Features: r.trainer.cfg.Features, LR: r.trainer.cfg.LR}
+	in.Members, in.Card = !r.trainer.cfg.Single, r.trainer.card(k.name, data.Schema())
 	in.Train, in.Test = Time80(Sequence(data.Len()))
 	fit, err := Fit(ctx, in)
 	switch {

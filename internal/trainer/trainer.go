@@ -65,7 +65,11 @@ type Config struct {
 	Features feature.Options
 	LR       lr.Options
 
-	spoil func(*FitResult) // set by tests only: does harm to what was fitted
+	spoil  func(*FitResult) // set by tests only: does harm to what was fitted
+	Single bool             // train one regression, without the other members of an ensemble
+	// Snapshots is how often the member that learns online takes in what has become known, and is published if that has changed it; 2 s.
+	Snapshots  time.Duration
+	Scorecards string // directory of scorecards, <kind>.yaml: each a member of its kind's models; empty: there are none
 
 	check time.Duration // how often the leader looks whether a model is due; 1 s
 	tell  time.Duration // and whether there is anything to tell the log; 250 ms
@@ -87,6 +91,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Lease == 0 {
 		c.Lease = 15 * time.Second
+	}
+	if c.Snapshots == 0 {
+		c.Snapshots = 2 * time.Second
 	}
 	if c.check == 0 {
 		c.check = time.Second
@@ -224,6 +231,9 @@ func (t *Trainer) lead(ctx context.Context, js jetstream.JetStream, registry *mo
 	var telling sync.WaitGroup
 	telling.Go(func() { t.tell(ctx, js) })
 	telling.Go(func() { t.guard(ctx, registry) })
+	if !t.cfg.Single {
+		telling.Go(func() { t.teach(ctx, js, registry) })
+	}
 	defer telling.Wait()
 	tick := time.NewTicker(t.cfg.check)
 	defer tick.Stop()

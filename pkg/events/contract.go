@@ -64,6 +64,8 @@ type Decisions struct {
 	Prior  string `yaml:"prior"`
 	Stale  string `yaml:"stale"`
 	Late   string `yaml:"late"`
+
+	MemberMissing string `yaml:"member_missing"` // a member of the model did not vote
 }
 
 // Retention bounds how long the streams of a kind keep what they hold.
@@ -140,7 +142,7 @@ func DefaultContract() Contract {
 		Zone:       "UTC",
 		Prior:      0.5,
 		Thresholds: Thresholds{Medium: 0.1, High: 0.5},
-		Decisions:  Decisions{Low: Approve, Medium: Review, High: Decline, Prior: Review, Stale: Review, Late: Review},
+		Decisions:  Decisions{Low: Approve, Medium: Review, High: Decline, Prior: Review, Stale: Review, Late: Review, MemberMissing: Review},
 		Lanes:      8,
 		Retention:  Retention{Events: Duration(30 * 24 * time.Hour), Scores: Duration(90 * 24 * time.Hour)},
 	}
@@ -204,7 +206,7 @@ func (c Contract) Validate() error {
 		bad("thresholds medium %v, high %v: want 0 <= medium <= high <= 1", t.Medium, t.High)
 	}
 	d := c.Decisions
-	for _, x := range []struct{ name, v string }{{"low", d.Low}, {"medium", d.Medium}, {"high", d.High}, {"prior", d.Prior}, {"stale", d.Stale}, {"late", d.Late}} {
+	for _, x := range []struct{ name, v string }{{"low", d.Low}, {"medium", d.Medium}, {"high", d.High}, {"prior", d.Prior}, {"stale", d.Stale}, {"late", d.Late}, {"member_missing", d.MemberMissing}} {
 		if x.v != Approve && x.v != Review && x.v != Decline {
 			bad("decision for %s is %q: want approve, review or decline", x.name, x.v)
 		}
@@ -279,13 +281,18 @@ func (c *Contract) Band(p float64) string {
 
 // Decide says what follows from a score's mode and band.
 func (c *Contract) Decide(mode, band string) string {
-	switch mode {
-	case ModePrior:
+	base, _, missing := strings.Cut(mode, "-")
+	switch {
+	case base == ModePrior:
 		return c.Decisions.Prior
-	case ModeStale:
+	case base == ModeStale && missing:
+		return stricter(c.Decisions.Stale, c.Decisions.MemberMissing)
+	case base == ModeStale:
 		return c.Decisions.Stale
-	case ModeLate:
+	case base == ModeLate:
 		return c.Decisions.Late
+	case missing:
+		return c.Decisions.MemberMissing
 	}
 	switch band {
 	case BandHistory:

@@ -15,6 +15,8 @@ type Heartbeat struct {
 	Lanes    []string           `json:"lanes,omitempty"`    // <kind>/<lane>, owned
 	Model    map[string]string  `json:"model,omitempty"`    // kind -> version in force
 
+	// kind -> members of the model that did not vote in its last scores
+	Missing map[string][]string     `json:"missing,omitempty"`
 	Refused map[string]RefusedModel `json:"refused,omitempty"` // kind -> what should be in force, and is not taken here
 }
 

@@ -125,7 +125,7 @@ func set(b bool) int {
 // bytes that are not UTF-8 become U+FFFD.
 func (s *Score) Append(dst []byte, enc Encoding) []byte {
 	w := writer{dst: dst, enc: enc}
-	w.open(12 + set(len(s.Reasons) > 0) + set(s.Model != ""))
+	w.open(12 + set(len(s.Reasons) > 0) + set(s.Model != "") + set(s.Snapshot != 0))
 	w.str("id", s.ID)
 	w.uint("seq", s.Seq)
 	w.str("kind", s.Kind)
@@ -161,6 +161,9 @@ func (s *Score) Append(dst []byte, enc Encoding) []byte {
 	w.uint("revision", s.Revision)
 	w.uint("contract", s.Contract)
 	w.str("mode", s.Mode)
+	if s.Snapshot != 0 {
+		w.uint("snapshot", s.Snapshot)
+	}
 	w.time("time", s.Time)
 	return w.close()
 }
@@ -370,6 +373,8 @@ func DecodeScore(body []byte) (Score, error) {
 			s.Contract, reason = t.count()
 		case "mode":
 			s.Mode, reason = t.str()
+		case "snapshot":
+			s.Snapshot, reason = t.count()
 		case "time":
 			s.Time, reason = t.stamp()
 		default:

@@ -2,14 +2,6 @@ package events
 
 import "time"
 
-// Modes of a score: what it was made with.
-const (
-	ModeModel = "model"
-	ModePrior = "prior" // no model has been published yet
-	ModeStale = "stale" // the scorer could not see the registry for longer than its lease
-	ModeLate  = "late"  // the deadline came first; the score itself follows on the stream
-)
-
 // Decisions of a kind's policy.
 const (
 	Approve = "approve"
@@ -25,7 +17,7 @@ type Reason struct {
 }
 
 // Score is the outcome of a valid event. It is a pure function of the event, the
-// artifact that Model names, the contract and the policy.
+// artifact that Model names, the snapshot, who voted by Mode, the contract and the policy.
 type Score struct {
 	ID       string    `json:"id" msgpack:"id"`
 	Seq      uint64    `json:"seq" msgpack:"seq"` // EVENTS sequence
@@ -36,11 +28,12 @@ type Score struct {
 	Band     string    `json:"band" msgpack:"band"`
 	Decision string    `json:"decision" msgpack:"decision"`
 	Reasons  []Reason  `json:"reasons,omitempty" msgpack:"reasons,omitempty"`
-	Model    string    `json:"model,omitempty" msgpack:"model,omitempty"` // <kind>.v<NNNNNN>; empty: the prior
-	Revision uint64    `json:"revision" msgpack:"revision"`               // of the rollout record
-	Contract uint64    `json:"contract" msgpack:"contract"`               // revision of the contract in KINDS
-	Mode     string    `json:"mode" msgpack:"mode"`
-	Time     time.Time `json:"time" msgpack:"time"` // the event's, or when it was stored
+	Model    string    `json:"model,omitempty" msgpack:"model,omitempty"`       // <kind>.v<NNNNNN>; empty: the prior
+	Revision uint64    `json:"revision" msgpack:"revision"`                     // of the rollout record
+	Contract uint64    `json:"contract" msgpack:"contract"`                     // revision of the contract in KINDS
+	Mode     string    `json:"mode" msgpack:"mode"`                             // see ParseMode
+	Snapshot uint64    `json:"snapshot,omitempty" msgpack:"snapshot,omitempty"` // sequence in ONLINE of what the member online voted with
+	Time     time.Time `json:"time" msgpack:"time"`                             // the event's, or when it was stored
 }
 
 // Invalid is the outcome of an event that cannot be scored.

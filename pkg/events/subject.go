@@ -42,6 +42,7 @@ const (
 	LabelsStream     = "LABELS"
 	RescoresStream   = "RESCORES"
 	RolloutsStream   = "ROLLOUTS"
+	OnlineStream     = "ONLINE"
 	AlertsStream     = "ALERTS"
 	AdvisoriesStream = "ADVISORIES"
 	AuditStream      = "AUDIT"
@@ -271,3 +272,6 @@ func UnescapeEntity(token string) string {
 
 // RolloutSubject of a kind in ROLLOUTS, to which the server copies each change of its rollout record in MODELS.
 func RolloutSubject(kind string) string { return "rollouts." + kind }
+
+// OnlineSubject is where the snapshots of a kind's member that learns online stand.
+func OnlineSubject(kind string) string { return "online." + kind }

@@ -40,6 +40,10 @@ func quantiseWide(v float64) float64 {
 	return v
 }
 
+// Quantise rounds v to the nearest multiple of 2⁻⁴⁰, ties to even, as the terms of a logit are rounded. Sums of such numbers are
+// exact, in any order, while the magnitudes of all together stay below 8192.
+func Quantise(v float64) float64 { return quantise(v) }
+
 // Logit returns the log-odds of label 1:
 //
 //	q(Intercept) + q(Weights[0]·x[0]) + q(Weights[1]·x[1]) + ...
