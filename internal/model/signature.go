@@ -30,6 +30,7 @@ type Signature struct {
 // signed gets a domain of its own here.
 const (
 	DomainArtifact = "riskweir model artifact 1" // Artifact.Canonical
+	DomainSnapshot = "riskweir model snapshot 1" // Snapshot.canonical
 )
 
 // inDomain is what is signed. No domain holds a zero byte, so that none is the beginning of another's message.

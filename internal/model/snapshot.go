@@ -58,8 +58,8 @@ type Snapshot struct {
 	Rows    int       `json:"rows"`    // learned from
 	Created time.Time `json:"created"`
 	Online
-	Checksum  string `json:"checksum,omitempty"`
-	Signature string `json:"signature,omitempty"`
+	Checksum  string     `json:"checksum,omitempty"`
+	Signature *Signature `json:"signature,omitempty"`
 }
 
 // SnapshotFormat is the version of the snapshot's own form.
@@ -75,10 +75,38 @@ func (s *Snapshot) validate() error {
 	return s.check(len(s.Weights))
 }
 
-func (s *Snapshot) checksum() (string, error) {
+// canonical is what the checksum and the signature are of.
+func (s *Snapshot) canonical() ([]byte, error) {
 	c := *s
-	c.Checksum, c.Signature = "", ""
-	body, err := marshal(&c)
+	c.Checksum, c.Signature = "", nil
+	return marshal(&c)
+}
+
+// Sign puts the signer's signature in; a later change breaks it.
+func (s *Snapshot) Sign(signer *Signer) error {
+	body, err := s.canonical()
+	if err != nil {
+		return fmt.Errorf("snapshot of %s: %w", s.Kind, err)
+	}
+	sig, err := signer.Sign(DomainSnapshot, body)
+	if err != nil {
+		return fmt.Errorf("snapshot of %s: %w", s.Kind, err)
+	}
+	s.Signature = &sig
+	return nil
+}
+
+// Verify returns an ErrUntrusted unless a trusted key signed the snapshot. Without trust, nil, all are taken.
+func (s *Snapshot) Verify(t *Trust) error {
+	body, err := s.canonical()
+	if err != nil {
+		return err
+	}
+	return t.Verify(DomainSnapshot, body, s.Signature)
+}
+
+func (s *Snapshot) checksum() (string, error) {
+	body, err := s.canonical()
 	if err != nil {
 		return "", err
 	}

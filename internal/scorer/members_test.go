@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -91,13 +92,19 @@ func (f *faults) at(member string) float64 {
 func TestAFaultInAMember(t *testing.T) {
 	w := newWorld(t)
 	broken := &faults{}
+	signer, stranger := newSigner(t), newSigner(t)
+	trust, err := model.NewTrust(signer.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
 	a := ensemble(t)
+	w.registry = w.registry.Keyed(signer, trust)
 	whole, err := model.Compile(a, w.schema)
 	if err != nil {
 		t.Fatal(err)
 	}
 	name, _ := w.put(t, a)
-	scorer := w.runWith(t, func(s *Scorer) { s.fault = broken.at })
+	scorer := w.runWith(t, func(s *Scorer) { s.fault, s.cfg.Trust = broken.at, trust })
 	const deadline = time.Second
 	n := 0
 	ask := func(fault string, out ...string) {
@@ -176,10 +183,19 @@ func TestAFaultInAMember(t *testing.T) {
 	online := model.Online{Slope: 1, Weights: make([]float64, len(a.Weights))}
 	online.Weights[0] = -0.3
 	good := &model.Snapshot{Format: model.SnapshotFormat, Kind: "payment", Version: 1, Labels: 3, Online: online}
-	body, err := good.Encode()
-	if err != nil {
-		t.Fatal(err)
+	encode := func(by *model.Signer) []byte {
+		t.Helper()
+		if err := good.Sign(by); err != nil {
+			t.Fatal(err)
+		}
+		body, err := good.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return body
 	}
+	foreign := encode(stranger)
+	body := encode(signer)
 	sequence := w.publish(t, events.OnlineSubject("payment"), nil, body)
 	testkit.Eventually(t, testkit.Deadline, "the snapshot is seen", func() (bool, string) { return scorer().panel.sequence("payment") == sequence, "" })
 	before := whole
@@ -188,9 +204,11 @@ func TestAFaultInAMember(t *testing.T) {
 	}
 	ask("with a snapshot")
 	altered := []byte(strings.Replace(string(body), "-0.3", "-0.4", 1))
-	sequence = w.publish(t, events.OnlineSubject("payment"), nil, altered)
-	testkit.Eventually(t, testkit.Deadline, "the altered one is seen", func() (bool, string) { return scorer().panel.sequence("payment") == sequence, "" })
-	ask("with an altered snapshot", model.KindOnline)
+	for what, x := range map[string][]byte{"an altered snapshot": altered, "a snapshot that a stranger signed": foreign} {
+		sequence = w.publish(t, events.OnlineSubject("payment"), nil, x)
+		testkit.Eventually(t, testkit.Deadline, what+" is seen", func() (bool, string) { return scorer().panel.sequence("payment") == sequence, "" })
+		ask("with "+what, model.KindOnline)
+	}
 	sequence = w.publish(t, events.OnlineSubject("payment"), nil, body)
 	testkit.Eventually(t, testkit.Deadline, "the good one is seen", func() (bool, string) { return scorer().panel.sequence("payment") == sequence, "" })
 	if whole, err = before.With(good, sequence); err != nil {
@@ -268,4 +286,13 @@ func TestASlowMemberOfALargeBatch(t *testing.T) {
 	if d := l.panel.tooSlow("payment", model.KindBoost); d != 2*offAtFirst {
 		t.Errorf("the second time it is off for %s", d)
 	}
+}
+
+func newSigner(t *testing.T) *model.Signer {
+	t.Helper()
+	s, err := model.CreateSigner(filepath.Join(t.TempDir(), "key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

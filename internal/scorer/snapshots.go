@@ -34,7 +34,7 @@ func (s *Scorer) followSnapshots(ctx context.Context, js natsjs.JetStream, catal
 				}
 			}
 			for _, kind := range catalog.Names() {
-				err = errors.Join(err, readSnapshot(ctx, stream, kind, p))
+				err = errors.Join(err, readSnapshot(ctx, stream, kind, s.cfg.Trust, p))
 			}
 			return err
 		}()
@@ -50,7 +50,7 @@ func (s *Scorer) followSnapshots(ctx context.Context, js natsjs.JetStream, catal
 	}
 }
 
-func readSnapshot(ctx context.Context, stream natsjs.Stream, kind string, p *panel) error {
+func readSnapshot(ctx context.Context, stream natsjs.Stream, kind string, trust *model.Trust, p *panel) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	m, err := stream.GetLastMsgForSubject(ctx, events.OnlineSubject(kind))
@@ -66,6 +66,9 @@ func readSnapshot(ctx context.Context, stream natsjs.Stream, kind string, p *pan
 	snapshot, err := model.DecodeSnapshot(m.Data)
 	if err == nil && snapshot.Kind != kind {
 		err = fmt.Errorf("%w: it is of kind %s", model.ErrSnapshot, snapshot.Kind)
+	}
+	if err == nil {
+		err = snapshot.Verify(trust)
 	}
 	if err != nil {
 		p.take(kind, m.Sequence, nil)

@@ -229,6 +229,11 @@ func (o *onliner) publish(ctx context.Context, kind string, m *taught, now time.
 		online.Weights[j] = float64(float32(w)) // a third of the bytes
 	}
 	s := model.Snapshot{Format: model.SnapshotFormat, Kind: kind, Version: m.champion, Labels: m.labels, Events: m.events, Rows: m.rows, Created: now.UTC(), Online: online}
+	if signer := o.trainer.cfg.Signer; signer != nil {
+		if err := s.Sign(signer); err != nil {
+			return err
+		}
+	}
 	body, err := s.Encode()
 	if err != nil {
 		return err
