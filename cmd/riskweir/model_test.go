@@ -161,8 +161,10 @@ func TestModelVerbs(t *testing.T) {
 	step(0, "v5       canary 0.1", "list", "payment")
 	share := rollout.NewShare("payment", 5, 0.1)
 	var in, others int
+	whose := map[bool]string{}
 	for i := 0; in < 3 || others < 3; i++ {
 		entity := fmt.Sprintf("card%d", i)
+		whose[share.Has(entity)] = entity
 		if share.Has(entity) {
 			in++
 		} else {
@@ -174,6 +176,16 @@ func TestModelVerbs(t *testing.T) {
 	}
 	scored("v5", uint64(in))
 	scored("v1", uint64(10+others))
+	// Both kinds of scores can be computed again, at the revision at which both versions decided.
+	for canary, version := range map[bool]string{true: "payment.v000005", false: "payment.v000001"} {
+		out, errOut, code := riskweir(t, "explain", "payment/"+whose[canary], "--nats", cluster.URL())
+		if code != 0 || !strings.Contains(out, version) || !strings.Contains(out, "the same to the last bit") {
+			t.Errorf("explain: exit status %d, want %s\n%s%s", code, version, out, errOut)
+		}
+	}
+	if out, errOut, code := riskweir(t, "replay", "payment", "--model", "all", "--assert-equal", "--nats", cluster.URL()); code != 0 || !strings.Contains(out, "payment.v000005") {
+		t.Errorf("replay: exit status %d\n%s%s", code, out, errOut)
+	}
 	step(0, "payment.v000005 is rolled back", "rollback", "payment", "v5", "--reason", "r")
 
 	// As 'nats kv revert' does: the bytes of an earlier revision once more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/riskweir/riskweir/internal/rollout"
 	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/pkg/events"
 )
@@ -217,6 +219,100 @@ func TestWatcher(t *testing.T) {
 	if live := w.Live("payment"); live.ContractRevision != 9 || live.Schema != more || live.Version != 5 || live.Revision != early {
 		t.Errorf("live is %+v", live)
 	}
+}
+
+// What serves beside the champion is loaded behind it. One that is missing, broken or does not fit is left out, told of once, and harms nothing; one that
+// comes later is taken then; and the champion before is at hand, so that going back to it needs nothing of the bucket but the record.
+func TestWatcherKeepsContendersReady(t *testing.T) {
+	bucket := newBucket(t)
+	kv := &countingKV{KeyValue: bucket, gets: map[string]int{}}
+	r := NewRegistry(bucket)
+	w := watch(t, kv, 50*time.Millisecond)
+	for i := range 3 {
+		publish(t, r, float64(i))
+	}
+	put(t, bucket, Name("payment", 4), strings.Replace(string(encoded(t, testArtifact(5))), `"intercept":5`, `"intercept":6`, 1))
+	other := foreign(5)
+	put(t, bucket, Name("payment", 5), string(encoded(t, other)))
+	first := promote(t, bucket, 1)
+	second := promote(t, bucket, 2)
+	w.await(t, 2, second)
+
+	record := Rollout{Champion: 2, Previous: 1, Shadow: []int{4, 5, 6}, Canary: &Canary{3, 0.25}, UpdatedBy: "ann", Reason: "r", At: time.Unix(1_700_000_000, 123e6)}
+	at, err := r.SetRollout(testkit.Context(t), "payment", record, second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, 2, at)
+	w.awaitReport(t, at, "payment.v000004 is left out beside the champion")
+	w.awaitReport(t, at, "payment.v000005 is left out beside the champion")
+	w.awaitReport(t, at, "payment.v000006 is left out beside the champion")
+	contenders := func(want ...int) {
+		t.Helper()
+		testkit.Eventually(t, testkit.Deadline, fmt.Sprintf("contenders %v", want), func() (bool, string) {
+			var got []int
+			for _, c := range w.Live("payment").Contenders {
+				got = append(got, c.Version)
+				if c.Predictor == nil || c.Since != 1_700_000_000_123 || c.Name != Name("payment", c.Version) {
+					t.Fatalf("%+v", c)
+				}
+			}
+			return slices.Equal(got, want), fmt.Sprint(got)
+		})
+	}
+	contenders(2, 3)
+	if l := w.Live("payment"); l.Canary == nil || l.Canary.Version != 3 || l.Canary.Share != rollout.NewShare("payment", 3, 0.25) || l.Version != 2 || l.Revision != at {
+		t.Errorf("%+v", l)
+	}
+	late := testArtifact(9)
+	late.Version = 6
+	put(t, bucket, Name("payment", 6), string(encoded(t, late)))
+	contenders(2, 3, 6)
+	w.mu.Lock()
+	n := 0
+	for _, e := range w.events {
+		if strings.Contains(fmt.Sprint(e.Err), "payment.v000006 is left out") {
+			n++
+		}
+	}
+	w.mu.Unlock()
+	if n != 1 {
+		t.Errorf("told %d times that v6 is missing", n)
+	}
+
+	before := kv.of(Name("payment", 1))
+	if _, _, err := r.Promote(testkit.Context(t), "payment", 1, "ann", "back"); !errors.Is(err, rollout.ErrOrder) { // there is a canary
+		t.Fatal(err)
+	}
+	entry, err := bucket.GetRevision(testkit.Context(t), RolloutKey("payment"), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.await(t, 1, put(t, bucket, RolloutKey("payment"), string(entry.Value())))
+	if n := kv.of(Name("payment", 1)); n != before {
+		t.Errorf("the champion before was read %d times more when it came back", n-before)
+	}
+	contenders()
+}
+
+// countingKV counts what is read.
+type countingKV struct {
+	jetstream.KeyValue
+	mu   sync.Mutex
+	gets map[string]int
+}
+
+func (c *countingKV) Get(ctx context.Context, key string) (jetstream.KeyValueEntry, error) {
+	c.mu.Lock()
+	c.gets[key]++
+	c.mu.Unlock()
+	return c.KeyValue.Get(ctx, key)
+}
+
+func (c *countingKV) of(key string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gets[key]
 }
 
 // deafKV watches nothing: its watches fail, or end at once.
