@@ -16,6 +16,7 @@ const (
 	forgetAfter   = 10 * time.Minute        // of silence
 	latencyWindow = 10 * time.Second
 	maxRefused    = 64   // likewise
+	maxMissing    = 64   // likewise
 	maxServices   = 4096 // heartbeats are open to every service: a flood of instances must not fill memory
 )
 
@@ -156,6 +157,35 @@ func (b *beats) refused(now time.Time) []RefusedSample {
 	}
 	slices.SortFunc(out, func(a, b RefusedSample) int {
 		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Model, b.Model))
+	})
+	return out
+}
+
+// missing from the last scores of the scorers that are alive: one of each kind and member.
+func (b *beats) missing(now time.Time) []MissingSample {
+	var out []MissingSample
+	for _, p := range b.last {
+		if now.Sub(p.heard) >= aliveFor || p.beat.Service != scorerService {
+			continue
+		}
+		for kind, members := range p.beat.Missing {
+			for _, m := range members {
+				i := slices.IndexFunc(out, func(x MissingSample) bool { return x.Kind == kind && x.Member == m })
+				if i < 0 {
+					if i = len(out); i == maxMissing {
+						continue
+					}
+					out = append(out, MissingSample{Kind: kind, Member: m})
+				}
+				out[i].By = append(out[i].By, cmp.Or(p.beat.Name, p.beat.Instance))
+			}
+		}
+	}
+	for _, x := range out {
+		slices.Sort(x.By)
+	}
+	slices.SortFunc(out, func(a, b MissingSample) int {
+		return cmp.Or(strings.Compare(a.Kind, b.Kind), strings.Compare(a.Member, b.Member))
 	})
 	return out
 }

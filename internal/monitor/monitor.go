@@ -254,7 +254,7 @@ func (m *Monitor) look(ctx context.Context, s sampler, catalog *topology.Catalog
 	}
 	now := time.Now()
 	m.beats.forget(now)
-	alerts := m.rules.step(Sample{At: now, Kinds: kinds, Members: m.members, Beating: m.beats.beating(scorerService, now), Refused: m.beats.refused(now)})
+	alerts := m.rules.step(Sample{At: now, Kinds: kinds, Members: m.members, Beating: m.beats.beating(scorerService, now), Refused: m.beats.refused(now), Missing: m.beats.missing(now)})
 	m.status.Store(m.snapshot(now))
 	m.tell(ctx, s.js, alerts)
 }

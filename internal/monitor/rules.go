@@ -26,6 +26,7 @@ const (
 	causeConflict   = "CONFLICT"    // an event has the id of an earlier one, and other content
 	causeUntrusted  = "UNTRUSTED"   // what a rollout record puts in force is not what a trusted key signed
 	causeUnfit      = "UNFIT"       // scorers cannot serve it for another reason
+	causeMemberGone = "MEMBER_GONE" // a member of the model does not vote
 )
 
 // What an alert is about.
@@ -37,6 +38,7 @@ const (
 	whatLaneHalted   = "lane_halted"
 	whatIDConflict   = "id_conflict"
 	whatModelRefused = "model_refused"
+	whatMemberGone   = "member_missing"
 )
 
 var actions = map[string]string{
@@ -50,6 +52,7 @@ var actions = map[string]string{
 	causeRewind:     "if EVENTS was restored from a backup, `riskweir lane rebase`",
 	causeUntrusted:  "the model before goes on; find out who wrote it and who put it in force; put another in force, or, if you know where it is from, `riskweir model sign`",
 	causeUnfit:      "the model before goes on; put another in force: `riskweir model rollback`",
+	causeMemberGone: "the other members score without it; see the scorers' logs for why. For `online`: does a trainer lead, and publish into ONLINE?",
 	causeConflict:   "find out who sends two events under one id; the later one is not scored",
 }
 
@@ -78,6 +81,13 @@ type Sample struct {
 	Members []string        // scorers that compete for lanes, by instance
 	Beating []string        // scorers whose heart beats, by instance
 	Refused []RefusedSample // by kind and model
+	Missing []MissingSample // by kind and member
+}
+
+// MissingSample is a member of a model that the last scores of some scorers lacked.
+type MissingSample struct {
+	Kind, Member string
+	By           []string // scorers, by name
 }
 
 // RefusedSample is what scorers passed over.
@@ -157,6 +167,7 @@ type incident struct {
 type finding struct {
 	what, kind, severity, cause string
 	model                       string // each is an incident of its own; empty: it is about none
+	member                      string // likewise, of a model
 	lanes                       []int
 	evidence                    map[string]string
 }
@@ -285,6 +296,12 @@ func (r *rules) findings(s Sample) []finding {
 		}
 		out = append(out, f)
 	}
+	for _, x := range s.Missing {
+		if r.kinds[x.Kind] != nil {
+			out = append(out, finding{what: whatMemberGone, kind: x.Kind, member: x.Member, severity: events.Ticket, cause: causeMemberGone,
+				evidence: map[string]string{"scorers": strings.Join(x.By, ",")}})
+		}
+	}
 	return out
 }
 
@@ -365,7 +382,7 @@ func (r *rules) judge(found []finding, now time.Time) []events.Alert {
 			alert.Incident, alert.At = in.alert.Incident, in.alert.At
 			in.alert = alert // fresh evidence for Status
 		case r.opens(in.window):
-			alert.Incident = fmt.Sprintf("%s-%s", strings.TrimSuffix(f.what+"-"+cmp.Or(f.model, f.kind), "-"), strconv.FormatInt(now.UnixMilli(), 36))
+			alert.Incident = fmt.Sprintf("%s-%s", strings.TrimSuffix(f.what+"-"+cmp.Or(f.model, strings.Trim(f.kind+"-"+f.member, "-")), "-"), strconv.FormatInt(now.UnixMilli(), 36))
 			in.open, in.alert = true, alert
 			alerts = append(alerts, alert)
 		}
@@ -406,7 +423,7 @@ func (r *rules) blind(in *incident, now time.Time) bool {
 		if r.noScorer {
 			return true
 		}
-	case whatModelRefused:
+	case whatModelRefused, whatMemberGone:
 		return r.deaf
 	case whatLaneHalted, whatIDConflict:
 	default:
@@ -417,20 +434,28 @@ func (r *rules) blind(in *incident, now time.Time) bool {
 }
 
 // key of the incident that a finding belongs to.
-func (f finding) key() string { return incidentKey(f.what, f.kind, f.model) }
+func (f finding) key() string { return incidentKey(f.what, f.kind, cmp.Or(f.model, f.member)) }
 
 // keyOf is the key of the incident that an alert tells of.
-func keyOf(a events.Alert) string { return incidentKey(a.What, a.Kind, a.Evidence[evidenceModel]) }
+func keyOf(a events.Alert) string {
+	return incidentKey(a.What, a.Kind, cmp.Or(a.Evidence[evidenceModel], a.Evidence[evidenceMember]))
+}
 
 func incidentKey(what, kind, model string) string {
 	return strings.TrimRight(what+" "+kind+" "+model, " ")
 }
 
-const evidenceModel = "model"
+const (
+	evidenceModel  = "model"
+	evidenceMember = "member"
+)
 
 func (f finding) alert(now time.Time) events.Alert {
 	if f.model != "" {
 		f.evidence[evidenceModel] = f.model
+	}
+	if f.member != "" {
+		f.evidence[evidenceMember] = f.member
 	}
 	a := events.Alert{State: events.Firing, Severity: f.severity, What: f.what, Kind: f.kind, Cause: f.cause, Evidence: f.evidence, Action: actions[f.cause], At: now}
 	if len(f.lanes) == 1 {

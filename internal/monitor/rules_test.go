@@ -69,6 +69,7 @@ type stage struct {
 	kinds   map[string]*stageKind
 	members []string
 	refused []RefusedSample
+	missing []MissingSample
 	mute    map[string]bool
 	states  map[string]string
 	out     *bytes.Buffer
@@ -160,6 +161,10 @@ func (s *stage) command(f []string) error {
 		}
 		s.refused = append(s.refused, RefusedSample{Kind: f[1], By: s.members, RefusedModel: events.RefusedModel{
 			Model: f[2], Revision: revision, Untrusted: f[4] == "untrusted", Why: "because"}})
+	case "miss":
+		s.missing = append(s.missing, MissingSample{Kind: f[1], Member: f[2], By: s.members})
+	case "whole":
+		s.missing = slices.DeleteFunc(s.missing, func(x MissingSample) bool { return x.Kind == f[1] && x.Member == f[2] })
 	case "take":
 		s.refused = slices.DeleteFunc(s.refused, func(x RefusedSample) bool { return x.Kind == f[1] })
 	case "lane":
@@ -262,7 +267,7 @@ func (s *stage) second() {
 		}
 	}
 	if len(sample.Beating) > 0 {
-		sample.Refused = s.refused
+		sample.Refused, sample.Missing = s.refused, s.missing
 	}
 	names := make([]string, 0, len(s.kinds))
 	for name := range s.kinds {

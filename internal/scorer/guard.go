@@ -29,6 +29,9 @@ func (l *laneStage) Outcomes(batch []lane.Event) []*nats.Msg {
 	l.arrange()                  // Adopt may have been some batches ago
 	for range model.MaxMembers { // each time with one member less
 		if len(l.predictor.Members()) == 0 {
+			if l.panel != nil {
+				l.panel.noteOut(l.kind, "")
+			}
 			break
 		}
 		s, done := l.stage, make(chan []*nats.Msg, 1)
