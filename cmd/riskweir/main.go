@@ -49,6 +49,7 @@ func newApp(out, errOut io.Writer) *app {
 	a.replay(a.Command("replay", replayHelp))
 	a.train(a.Command("train", trainHelp))
 	a.modelVerbs(a.Command("model", "The versions of a model: which there are, which is in force, another one, and back."))
+	a.overrideVerbs(a.Command("override", "Decide for an entity, whatever its scores: lists of those to approve and to decline."))
 	a.features(a.Command("features", featuresHelp))
 	a.topologyVerbs(a.Command("topology", "Plan, apply and show the streams and buckets."))
 	a.laneVerbs(a.Command("lane", "Mend a lane that has stopped."))

@@ -56,6 +56,9 @@ type Explanation struct {
 	Contributions []events.Reason `json:"contributions,omitempty"` // log-odds, the largest in magnitude first
 	Logit         float64         `json:"logit"`
 
+	Override     *model.Override `json:"override,omitempty"` // the entry that made the decision
+	OverrideNote string          `json:"override_note,omitempty"`
+
 	Recomputed  bool     `json:"recomputed"`            // the score was computed again
 	Differences []string `json:"differences,omitempty"` // what then was not the same; the score is not reproducible
 	Note        string   `json:"note,omitempty"`        // why it was not computed again
@@ -171,6 +174,33 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	slices.SortStableFunc(e.Contributions, func(a, b events.Reason) int { return cmp.Compare(math.Abs(b.Add), math.Abs(a.Add)) })
 	at := Event{ID: string(rec.ID), Seq: event.Sequence, Subject: event.Subject, Time: rec.Time, History: event.Header.Get(events.HeaderHistory) == "1"}
 	e.Differences = Compare(e.Score, r, &schema.Contract, at)
+	return e.override(ctx, js)
+}
+
+// override looks up the list that made the decision, as it was then.
+func (e *Explanation) override(ctx context.Context, js jetstream.JetStream) error {
+	s := e.Score
+	if s.Override == "" {
+		return nil
+	}
+	kv, err := js.KeyValue(ctx, events.ModelsBucket)
+	if err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	list, err := model.NewRegistry(kv).OverridesAt(ctx, s.Kind, s.OverrideRevision)
+	if errors.Is(err, model.ErrNoVersion) {
+		e.OverrideNote = fmt.Sprintf("the lists of revision %d are no longer kept: AUDIT has what was changed", s.OverrideRevision)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	o := list.Of(s.Entity)
+	if o == nil || o.List != s.Override || !o.Holds(e.Stored) {
+		e.Differences = append(e.Differences, fmt.Sprintf("override: stored %s, and the lists of revision %d do not say so of %s", s.Override, s.OverrideRevision, s.Entity))
+		return nil
+	}
+	e.Override = o
 	return nil
 }
 
@@ -224,6 +254,13 @@ func Compare(s *events.Score, r model.Result, contract *events.Contract, event E
 	}
 	band := contract.Band(r.P)
 	decision := contract.Decide(s.Mode, band)
+	switch s.Override {
+	case "":
+	case events.Allow, events.Deny: // whether the entity was on it, the list says: see Override
+		decision = events.Overridden(s.Override)
+	default:
+		out = append(out, fmt.Sprintf("override: stored %q: there is no such list", s.Override))
+	}
 	if event.History {
 		band, decision = events.BandHistory, events.None
 	}
@@ -486,6 +523,9 @@ func (e Explanation) String() string {
 	if s.Snapshot != 0 {
 		line("online", "as in snapshot %d", s.Snapshot)
 	}
+	if s.Override != "" {
+		line("override", "%s, by the lists of revision %d%s", s.Override, s.OverrideRevision, e.overrideText())
+	}
 	if !e.Recomputed {
 		line("recomputed", "no: %s", e.Note)
 		return b.String()
@@ -520,4 +560,16 @@ func (e Explanation) String() string {
 		line("", "of the events from %d on: those before had left %s", e.MemoryFrom, events.EventsStream(s.Kind))
 	}
 	return b.String()
+}
+
+func (e *Explanation) overrideText() string {
+	switch o := e.Override; {
+	case o != nil && o.Until.IsZero():
+		return fmt.Sprintf(": %s, %s", o.By, o.Reason)
+	case o != nil:
+		return fmt.Sprintf(": %s, %s, for events stored before %s", o.By, o.Reason, o.Until.Format(time.RFC3339))
+	case e.OverrideNote != "":
+		return "; " + e.OverrideNote
+	}
+	return ""
 }

@@ -138,7 +138,8 @@ func (b *beats) refused(now time.Time) []RefusedSample {
 		if now.Sub(p.heard) >= aliveFor || p.beat.Service != scorerService {
 			continue
 		}
-		for kind, r := range p.beat.Refused {
+		for key, r := range p.beat.Refused {
+			kind, _, _ := strings.Cut(key, "/") // payment/overrides: its lists
 			i := slices.IndexFunc(out, func(x RefusedSample) bool { return x.Kind == kind && x.Model == r.Model })
 			if i < 0 {
 				if i = len(out); i == maxRefused {

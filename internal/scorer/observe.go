@@ -141,6 +141,32 @@ func (s *Scorer) modelEvent(e model.Event) {
 	s.cfg.Log.Error("model not taken", zap.String("kind", e.Kind), zap.Uint64("revision", e.Revision), zap.Error(e.Err))
 }
 
+// refusedLists is how a refused override list is told of among refused models.
+func refusedLists(kind string) string { return kind + "/overrides" }
+
+func (s *Scorer) listEvent(kind string, revision uint64, entries int, err error) {
+	if kind == "" {
+		s.cfg.Log.Warn("override lists", zap.Error(err))
+		return
+	}
+	if err == nil {
+		s.mu.Lock()
+		delete(s.refused, refusedLists(kind))
+		s.mu.Unlock()
+		s.cfg.Log.Info("override list in force", zap.String("kind", kind), zap.Uint64("revision", revision), zap.Int("entries", entries))
+		return
+	}
+	why := "unfit"
+	if errors.Is(err, model.ErrUntrusted) {
+		why = "untrusted"
+	}
+	s.metrics.refused.WithLabelValues(kind, why).Inc()
+	s.mu.Lock()
+	s.refused[refusedLists(kind)] = events.RefusedModel{Model: model.OverridesKey(kind), Revision: revision, Untrusted: why == "untrusted", Why: err.Error()}
+	s.mu.Unlock()
+	s.cfg.Log.Error("override list not taken: the one before holds", zap.String("kind", kind), zap.Uint64("revision", revision), zap.Error(err))
+}
+
 func (s *Scorer) beat(h *events.Heartbeat) {
 	h.Latency = s.latency.Buckets()
 	s.mu.Lock()

@@ -31,6 +31,7 @@ type tally struct {
 type stage struct {
 	kind    string
 	watcher *model.Watcher
+	lists   *model.Lists // nil in tests of kinds without overrides
 	lane    int
 	recalls *recalls      // nil in tests of kinds without a memory
 	await   time.Duration // how long a new owner waits for the model that it found in the position
@@ -45,6 +46,7 @@ type stage struct {
 	missing   string // what the last score that lacked members lacked
 	abandoned atomic.Bool
 	stale     bool
+	list      *model.List     // of overrides; nil: none
 	beside    *besides        // nil in tests that count nothing
 	canary    model.Contender // of live, likewise arranged
 	record    events.Record
@@ -73,6 +75,9 @@ func (s *stage) Adopt() uint64 {
 	}
 	s.live, s.stale = live, s.watcher.Stale()
 	s.arrange()
+	if s.lists != nil {
+		s.list = s.lists.Of(s.kind)
+	}
 	return s.live.Revision
 }
 
@@ -252,6 +257,8 @@ func (s *stage) score(buf []byte, e *lane.Event, enc events.Encoding, token stri
 	score.Decision = contract.Decide(score.Mode, score.Band)
 	if e.History {
 		score.Band, score.Decision = events.BandHistory, events.None
+	} else if o := s.list.Of(entity, e.Stored); o != nil {
+		score.Decision, score.Override, score.OverrideRevision = events.Overridden(o.List), o.List, s.list.Revision
 	}
 	return score.Append(buf, enc), score.Band, nil
 }

@@ -117,6 +117,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	}
 	watcher := model.NewWatcher(model.WatcherConfig{KV: kv, Trust: s.cfg.Trust, Report: s.modelEvent, Lease: s.cfg.Lease})
 	catalog := topology.NewCatalog(js, func(err error) { s.cfg.Log.Warn("kinds", zap.Error(err)) })
+	lists := model.NewLists(model.ListsConfig{KV: kv, Trust: s.cfg.Trust, Report: s.listEvent, Kinds: catalog.Names})
 	s.mu.Lock()
 	s.catalog, s.watcher = catalog, watcher
 	s.mu.Unlock()
@@ -134,7 +135,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 		Self: lane.Member{Instance: s.cfg.Instance, Name: s.cfg.Name, Host: service.Hostname(), PID: os.Getpid(), Started: s.started},
 		Stage: func(k lane.Kind, n int) lane.Stage {
 			return dog.watch(laneName(k.Name, n), &laneStage{stage: &stage{
-				kind: k.Name, lane: n, watcher: watcher, recalls: recalls, await: s.cfg.Lease, panel: panel,
+				kind: k.Name, lane: n, watcher: watcher, lists: lists, recalls: recalls, await: s.cfg.Lease, panel: panel,
 				beside: &besides{running: &beside}, remembered: s.remembered, scratch: model.Scratch{Fault: s.fault},
 				tally: tally{unknownFields: s.metrics.unknownFields, panicked: s.panicked, repeated: s.repeated, slow: s.slow},
 			}})
@@ -149,6 +150,7 @@ func (s *Scorer) Run(ctx context.Context) error {
 	back, _ := service.NewGroup(background) // outlives the pool: lanes in flight still need their model
 	back.Go(watcher.Run)
 	back.Go(func(ctx context.Context) error { return s.followSnapshots(ctx, js, catalog, panel) })
+	back.Go(lists.Run)
 	recalls.ctx = background
 	defer recalls.running.Wait()
 	hung := make(chan error, 1)
@@ -174,7 +176,10 @@ func (s *Scorer) Run(ctx context.Context) error {
 		}
 	})
 	g.Go(catalog.Run)
-	g.Go(func(ctx context.Context) error { return s.feedKinds(ctx, catalog, watcher, recalls, kinds) })
+	g.Go(func(ctx context.Context) error {
+		s.awaitLists(ctx, lists)
+		return s.feedKinds(ctx, catalog, watcher, recalls, kinds)
+	})
 	g.Go(pool.Run)
 	g.Go(func(ctx context.Context) error {
 		return service.Beat(ctx, s.cfg.Conn, events.Heartbeat{Service: Service, Instance: s.cfg.Instance, Name: s.cfg.Name, Started: s.started}, s.beat)
@@ -182,6 +187,16 @@ func (s *Scorer) Run(ctx context.Context) error {
 	err = g.Wait()
 	stopBackground()
 	return errors.Join(err, back.Wait())
+}
+
+// awaitLists lets no lane begin before the override lists have been read, so that nobody who is denied slips through while a scorer starts. When they
+// cannot be read for as long as the lease, an answer is owed all the same: scores say stale by then, and the contract's decision for that is made.
+func (s *Scorer) awaitLists(ctx context.Context, lists *model.Lists) {
+	wait, cancel := context.WithTimeout(ctx, s.cfg.Lease)
+	defer cancel()
+	if err := lists.AwaitFirst(wait); err != nil && ctx.Err() == nil {
+		s.cfg.Log.Error("override lists: not read yet, scoring begins without", zap.Error(err))
+	}
 }
 
 // feedKinds gives each new contract to the watcher, then the kinds to the pool.

@@ -17,7 +17,7 @@ type Heartbeat struct {
 
 	// kind -> members of the model that did not vote in its last scores
 	Missing map[string][]string     `json:"missing,omitempty"`
-	Refused map[string]RefusedModel `json:"refused,omitempty"` // kind -> what should be in force, and is not taken here
+	Refused map[string]RefusedModel `json:"refused,omitempty"` // kind, or <kind>/overrides -> what should be in force, and is not taken here
 }
 
 // RefusedModel is a revision of a rollout record that a scorer passed over: the champion before goes on.

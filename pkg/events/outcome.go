@@ -125,7 +125,7 @@ func set(b bool) int {
 // bytes that are not UTF-8 become U+FFFD.
 func (s *Score) Append(dst []byte, enc Encoding) []byte {
 	w := writer{dst: dst, enc: enc}
-	w.open(12 + set(len(s.Reasons) > 0) + set(s.Model != "") + set(s.Snapshot != 0))
+	w.open(12 + set(len(s.Reasons) > 0) + set(s.Model != "") + set(s.Snapshot != 0) + 2*set(s.Override != ""))
 	w.str("id", s.ID)
 	w.uint("seq", s.Seq)
 	w.str("kind", s.Kind)
@@ -165,6 +165,10 @@ func (s *Score) Append(dst []byte, enc Encoding) []byte {
 		w.uint("snapshot", s.Snapshot)
 	}
 	w.time("time", s.Time)
+	if s.Override != "" {
+		w.str("override", s.Override)
+		w.uint("override_revision", s.OverrideRevision)
+	}
 	return w.close()
 }
 
@@ -377,6 +381,10 @@ func DecodeScore(body []byte) (Score, error) {
 			s.Snapshot, reason = t.count()
 		case "time":
 			s.Time, reason = t.stamp()
+		case "override":
+			s.Override, reason = t.str()
+		case "override_revision":
+			s.OverrideRevision, reason = t.count()
 		default:
 			return false, ""
 		}

@@ -10,6 +10,20 @@ const (
 	None    = "none" // history: no decision leaves
 )
 
+// Lists of entities by which a decision is made, whatever the score.
+const (
+	Allow = "allow" // approve
+	Deny  = "deny"  // decline
+)
+
+// Overridden is what a list decides.
+func Overridden(list string) string {
+	if list == Allow {
+		return Approve
+	}
+	return Decline
+}
+
 // Reason is what one source field added to the logit, against the model's baseline.
 type Reason struct {
 	Field string  `json:"field" msgpack:"field"`
@@ -34,6 +48,11 @@ type Score struct {
 	Mode     string    `json:"mode" msgpack:"mode"`                             // see ParseMode
 	Snapshot uint64    `json:"snapshot,omitempty" msgpack:"snapshot,omitempty"` // sequence in ONLINE of what the member online voted with
 	Time     time.Time `json:"time" msgpack:"time"`                             // the event's, or when it was stored
+
+	// Override is the list, allow or deny, that made the decision, and OverrideRevision the revision of the kind's lists in MODELS. Empty and 0: the
+	// contract made it.
+	Override         string `json:"override,omitempty" msgpack:"override,omitempty"`
+	OverrideRevision uint64 `json:"override_revision,omitempty" msgpack:"override_revision,omitempty"`
 }
 
 // Invalid is the outcome of an event that cannot be scored.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -282,4 +283,20 @@ func sampleSchema(tb testing.TB) *Schema {
 		tb.Fatal(err)
 	}
 	return s
+}
+
+// A score that a list decided says so, in either encoding; one that no list decided has the bytes that it always had.
+func TestOverrideOnTheWire(t *testing.T) {
+	s := sampleScore()
+	s.Decision, s.Override, s.OverrideRevision = Decline, Deny, 17
+	for _, enc := range []Encoding{JSON, Msgpack} {
+		body := s.Append(nil, enc)
+		got, err := DecodeScore(body)
+		if err != nil || got.Override != Deny || got.OverrideRevision != 17 || got.Decision != Decline {
+			t.Errorf("%v: %+v, %v", enc, got, err)
+		}
+		if enc == JSON && !strings.HasSuffix(string(body), `"override":"deny","override_revision":17}`) {
+			t.Errorf("%s", body)
+		}
+	}
 }
