@@ -39,7 +39,7 @@ func fullTrial(t *testing.T) switchTrial {
 	trial := switchTrial{switches: 8, within: 2, rate: 400 / slow, window: 400 * time.Millisecond, nodes: 1}
 	if text := os.Getenv("RISKWEIR_SWITCHES"); text != "" {
 		n := atoi(t, text)
-		trial = switchTrial{switches: n, within: n / 8, rate: 5000, window: 1200 * time.Millisecond, nodes: 3, goals: true}
+		trial = switchTrial{switches: n, within: n / 10, rate: 5000, window: 700 * time.Millisecond, nodes: 3, goals: true}
 		if text := os.Getenv("RISKWEIR_SWITCH_RATE"); text != "" {
 			trial.rate = float64(atoi(t, text))
 		}
@@ -123,6 +123,11 @@ func TestSwitchesUnderLoad(t *testing.T) {
 			slices.Reverse(pair)
 		}
 		for _, k := range pair {
+			select {
+			case <-load.ended:
+				t.Fatalf("the load has ended: %v", load.err)
+			default:
+			}
 			w := window{kind: k, pair: i, from: time.Now()}
 			end := time.NewTimer(trial.window) // a window is a length of time, whatever happens in it
 			if k != quiet {
@@ -201,7 +206,7 @@ func startSwitchLoad(t *testing.T, s *system, rate float64) *switchLoad {
 	if err != nil {
 		t.Fatal(err)
 	}
-	js, err := natsjs.New(conn, natsjs.WithPublishAsyncMaxPending(8192))
+	js, err := natsjs.New(conn, natsjs.WithPublishAsyncMaxPending(2*maxWaiting))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +223,9 @@ func startSwitchLoad(t *testing.T, s *system, rate float64) *switchLoad {
 	}()
 	return l
 }
+
+// maxWaiting events are without an acknowledgement at most: then no more are sent until half of them have theirs.
+const maxWaiting = 16_000
 
 // run sends what is due every two milliseconds. Of what is late by more than a second nothing is made up for.
 func (l *switchLoad) run(ctx context.Context, js natsjs.JetStream, rate float64) error {
@@ -253,13 +261,13 @@ func (l *switchLoad) run(ctx context.Context, js natsjs.JetStream, rate float64)
 					return err
 				}
 				l.sent++
-				if waiting = append(waiting, f); len(waiting) == 1<<14 {
-					for _, f := range waiting[:1<<13] {
+				if waiting = append(waiting, f); len(waiting) == maxWaiting { // the oldest half is not waited for in vain: it bounds what is on its way
+					for _, f := range waiting[:maxWaiting/2] {
 						if err := settle(f); err != nil {
 							return err
 						}
 					}
-					waiting = append(waiting[:0], waiting[1<<13:]...)
+					waiting = append(waiting[:0], waiting[maxWaiting/2:]...)
 				}
 			}
 			if !begun && float64(l.sent) >= rate {
