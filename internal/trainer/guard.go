@@ -205,7 +205,10 @@ func (g *guards) begin(ctx context.Context, kind string, schema *events.Schema, 
 		if err != nil {
 			return nil, err
 		}
-		if *x.of, err = model.Compile(a, schema); err != nil {
+		if *x.of, err = model.Compile(a, schema); err == nil && (*x.of).WantsSnapshot() { // as in judged.pair
+			*x.of, err = (*x.of).Without(model.KindOnline)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if tr := a.Training; x.version == key.version && tr.Rows > 0 {
