@@ -213,6 +213,12 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 	in := FitInput{Data: data, Features: r.trainer.cfg.Features, LR: r.trainer.cfg.LR}
 	in.Members, in.Card = !r.trainer.cfg.Single, r.trainer.card(k.name, data.Schema())
 	in.Train, in.Test = Time80(Sequence(data.Len()))
+	policy := model.PolicyOf(&m.schema.Contract)
+	if record.Champion == 0 && policy.Mode == rollout.Gated {
+		if o.Reason = starved(ctx, in, seqs, policy); o.Reason != "" {
+			return o, nil
+		}
+	}
 	fit, err := Fit(ctx, in)
 	switch {
 	case errors.Is(err, ErrTooFewLabels):
@@ -231,7 +237,6 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 	if err != nil {
 		return o, err
 	}
-	policy := model.PolicyOf(&m.schema.Contract)
 	j := judged{fit: &fit, data: data, test: in.Test, seqs: seqs, kind: k.name, champion: champion, against: record.Champion}
 	evidence := j.evidence(policy.Offline())
 	o.Reason = evidence.Sentence()
@@ -263,6 +268,30 @@ func (r *term) attempt(ctx context.Context, k *kind, m material) (Outcome, error
 		r.trainer.promoted.Add(1)
 	}
 	return o, nil
+}
+
+// starved says that a first model would wait for more labels only to be known as calibrated: the regression by itself tells, in a small part of
+// the time that all members take. "" says nothing.
+func starved(ctx context.Context, in FitInput, seqs []uint64, p rollout.Policy) string {
+	if !in.Members {
+		return ""
+	}
+	in.Members = false
+	fit, err := Fit(ctx, in)
+	if err != nil || fit.OneClass {
+		return ""
+	}
+	j := judged{fit: &fit, data: in.Data, test: in.Test, seqs: seqs}
+	e := j.evidence(p.Offline())
+	for _, c := range e.Checks {
+		if c.Verdict != rollout.Pass && (c.Name != "calibration" || c.Verdict == rollout.Fail) {
+			return ""
+		}
+	}
+	if e.Verdict() == rollout.Pass {
+		return ""
+	}
+	return e.Sentence()
 }
 
 // refuse has it on record that what was fitted is not published, and why. Until there is a champion many are refused for want of labels: the same
