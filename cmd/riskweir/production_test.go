@@ -18,7 +18,7 @@ import (
 
 // The commands of docs/operations.md that bring up a system with an operator and JWT, as they stand there but for the ports, by the real nats CLI and
 // a nats-server of the version in go.mod.
-func TestProductionByTheBook(t *testing.T) {
+func TestNatsCLIByTheBook(t *testing.T) {
 	cli := os.Getenv("NATS_CLI")
 	if cli == "" {
 		t.Fatal("NATS_CLI does not name the nats CLI")
