@@ -80,8 +80,8 @@ var house = []room{
 	{"internal/testkit", []string{"internal/certs", "internal/embedded", "jetstream", "pkg/events"}, "it is a broker for tests"},
 }
 
-// forTests are what tests may import beside what their package may: a broker, and streams on it.
-var forTests = []string{"internal/testkit", "internal/certs", "internal/embedded", "jetstream", "pkg/events", "pkg/lr"}
+// forTests are what tests may import beside what their package may: a broker, streams on it, and simulated payments.
+var forTests = []string{"internal/sim", "internal/testkit", "internal/certs", "internal/embedded", "jetstream", "pkg/events", "pkg/lr"}
 
 // testsOnly may be imported by tests and by each other, never by what is shipped.
 var testsOnly = []string{"internal/testkit"}

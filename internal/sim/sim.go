@@ -52,6 +52,8 @@ type Config struct {
 	Cards     int       // default 2000
 	Terminals int       // default 500
 	Day       int       // payments in a simulated day; default 20000
+	// Turn: after so many payments thieves do otherwise than before: small amounts in web shops, from devices that are known. 0: never.
+	Turn int
 }
 
 // Event is one payment and what the simulation knows of it.
@@ -109,6 +111,7 @@ type Generator struct {
 	run   string
 	n     uint64
 	day   float64
+	turn  uint64 // 0: never
 
 	sprees   [sprees]spree
 	skimmers [skimmers]skimmer
@@ -132,6 +135,7 @@ func New(c Config) *Generator {
 		r:     rand.New(rand.NewPCG(c.Seed, run)),
 		run:   strconv.FormatUint(c.Seed, 36) + "-" + strconv.FormatUint(run, 36) + "-",
 		day:   float64(c.Day),
+		turn:  uint64(max(c.Turn, 0)),
 	}
 }
 
@@ -218,6 +222,11 @@ func (g *Generator) honest(hour float64) payment {
 // theft draws from one of the three kinds. The first two have a past that a single payment does not show.
 func (g *Generator) theft(hour float64) payment {
 	var p payment
+	if g.turn > 0 && g.n >= g.turn {
+		p = g.careful()
+		p.theft = TakenOver
+		return p
+	}
 	switch u := g.r.Float64(); {
 	case u < 0.56:
 		p = g.stolen()
@@ -280,6 +289,19 @@ func (g *Generator) takenOver() payment {
 	p := payment{card: g.r.IntN(len(g.world.cards)), terminal: g.lure(), known: g.r.Float64() < 0.4}
 	p.amount = g.usual(&g.world.cards[p.card], p.terminal) * (2 + 6*g.r.Float64())
 	p.channel = g.channel(p, 0.1)
+	return p
+}
+
+// careful thieves stay below what they did before.
+func (g *Generator) careful() payment {
+	p := payment{card: g.r.IntN(len(g.world.cards)), known: g.r.Float64() < 0.95}
+	for range 30 {
+		if p.terminal = g.lure(); g.world.terminals[p.terminal].online {
+			break
+		}
+	}
+	p.amount = g.usual(&g.world.cards[p.card], p.terminal) * math.Exp(-0.7+0.3*g.r.NormFloat64())
+	p.channel = g.channel(p, 0.02)
 	return p
 }
 
