@@ -35,6 +35,7 @@ func (a *app) explain(cmd *fisk.CmdClause) {
 	connect.Flags(cmd)
 	cmd.Arg("what", "KIND, KIND/ENTITY or KIND/ENTITY/ID").Required().StringVar(&what)
 	cmd.Flag("seq", "Sequence of the event in EVENTS").Uint64Var(&q.Seq)
+	cmd.Flag("language", "Language of the reasons' texts, such as de or de-CH, as the contract has them").PlaceHolder("TAG").StringVar(&q.Language)
 	cmd.Flag("json", "Explanation as JSON").UnNegatableBoolVar(&asJSON)
 	a.run(cmd, func(ctx context.Context) error {
 		kind, rest, _ := strings.Cut(what, "/")

@@ -20,6 +20,7 @@ func TestOverrideVerbs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Reasons = &events.Reasons{Version: 3, Texts: map[string]map[string]string{"de": {"AMOUNT": "Der Betrag ist hoch"}}}
 	if _, err := topology.ApplyShared(ctx, js, topology.Options{Replicas: 1}); err != nil {
 		t.Fatal(err)
 	}
@@ -30,8 +31,12 @@ func TestOverrideVerbs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	schema, err := events.Compile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	registry := model.NewRegistry(kv)
-	if _, err := registry.Publish(ctx, cardModel("amount", -4)); err != nil {
+	if _, err := registry.PublishFit(ctx, schema, cardModel("amount", -4)); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := registry.Promote(ctx, "payment", 1, "test", "because"); err != nil {
@@ -97,6 +102,8 @@ func TestOverrideVerbs(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	step(0, "", "replay", "payment", "--model", "all", "--assert-equal")
+	step(0, "AMOUNT Der Betrag ist hoch", "explain", "payment/c3", "--language", "de-CH")
+	step(2, "it has texts in [de]", "explain", "payment/c3", "--language", "fr")
 
 	step(0, "on no list any more", append([]string{"override", "remove", "payment", "c1", "--reason", "r"}, key...)...)
 	step(2, "is on no list of payment", append([]string{"override", "remove", "payment", "c1", "--reason", "r"}, key...)...)

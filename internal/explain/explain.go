@@ -19,6 +19,7 @@ import (
 	"github.com/riskweir/riskweir/internal/memory"
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/recall"
+	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
@@ -34,6 +35,8 @@ type Query struct {
 	Seq    uint64
 	Entity string
 	ID     string
+
+	Language string // of the texts of reason codes; empty: no texts
 }
 
 // Explanation of one outcome. Contributions + Base are the logit, bit for bit.
@@ -55,6 +58,9 @@ type Explanation struct {
 	Base          float64         `json:"base"`                    // log-odds of a typical event
 	Contributions []events.Reason `json:"contributions,omitempty"` // log-odds, the largest in magnitude first
 	Logit         float64         `json:"logit"`
+
+	Texts        map[string]string `json:"texts,omitempty"`         // reason code -> text, in Query.Language
+	TextsVersion int               `json:"texts_version,omitempty"` // of the table that is declared now
 
 	Override     *model.Override `json:"override,omitempty"` // the entry that made the decision
 	OverrideNote string          `json:"override_note,omitempty"`
@@ -129,6 +135,9 @@ func run(ctx context.Context, js jetstream.JetStream, q Query) (Explanation, err
 		return e, fmt.Errorf("outcome %d: %w", found.Sequence, err)
 	}
 	e.Score = &score
+	if err := e.texts(ctx, js, q); err != nil {
+		return e, err
+	}
 	if event == nil {
 		e.Note = "the event is no longer in " + events.EventsStream(q.Kind)
 		return e, nil
@@ -175,6 +184,31 @@ func (e *Explanation) recompute(ctx context.Context, js jetstream.JetStream, eve
 	at := Event{ID: string(rec.ID), Seq: event.Sequence, Subject: event.Subject, Time: rec.Time, History: event.Header.Get(events.HeaderHistory) == "1"}
 	e.Differences = Compare(e.Score, r, &schema.Contract, at)
 	return e.override(ctx, js)
+}
+
+// texts looks up what the reasons' codes mean, in the table that is declared now: nothing is scored by it.
+func (e *Explanation) texts(ctx context.Context, js jetstream.JetStream, q Query) error {
+	if q.Language == "" {
+		return nil
+	}
+	declared, err := topology.ReadKind(ctx, js, q.Kind)
+	if err != nil {
+		return err
+	}
+	table := declared.Contract.Reasons
+	e.Texts = map[string]string{}
+	for _, r := range e.Score.Reasons {
+		if text, ok := table.Text(q.Language, r.Code); ok {
+			e.Texts[r.Code] = text
+		}
+	}
+	if len(e.Texts) == 0 && len(e.Score.Reasons) > 0 {
+		return fmt.Errorf("the contract of %s has no text in %q for any of the reasons; it has texts in %v", q.Kind, q.Language, table.Languages())
+	}
+	if table != nil {
+		e.TextsVersion = table.Version
+	}
+	return nil
 }
 
 // override looks up the list that made the decision, as it was then.
@@ -248,7 +282,7 @@ func Compare(s *events.Score, r model.Result, contract *events.Contract, event E
 		differ("points", s.Points, r.Points)
 	}
 	if !slices.EqualFunc(s.Reasons, r.Reasons, func(a, b events.Reason) bool {
-		return a.Field == b.Field && math.Float64bits(a.Add) == math.Float64bits(b.Add)
+		return a.Field == b.Field && a.Code == b.Code && math.Float64bits(a.Add) == math.Float64bits(b.Add)
 	}) {
 		differ("reasons", s.Reasons, r.Reasons)
 	}
@@ -522,6 +556,11 @@ func (e Explanation) String() string {
 	line("model", "%s, mode %s, contract revision %d", cmp.Or(s.Model, "none: the contract's prior"), s.Mode, s.Contract)
 	if s.Snapshot != 0 {
 		line("online", "as in snapshot %d", s.Snapshot)
+	}
+	for _, r := range s.Reasons {
+		if r.Code != "" {
+			line("reason", "%s", strings.TrimSpace(r.Code+" "+e.Texts[r.Code]))
+		}
 	}
 	if s.Override != "" {
 		line("override", "%s, by the lists of revision %d%s", s.Override, s.OverrideRevision, e.overrideText())

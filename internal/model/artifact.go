@@ -115,26 +115,28 @@ type ContractRef struct {
 //	Checksum = SHA-256 of Canonical, the compact JSON without the checksum and the signature
 //	Signature, if there is one, is of Canonical too
 type Artifact struct {
-	Format      int          `json:"format"`
-	Kind        string       `json:"kind"`
-	Version     int          `json:"version"`
-	Created     time.Time    `json:"created"`
-	CreatedBy   string       `json:"created_by"`
-	Parent      int          `json:"parent,omitempty"` // the champion when this was made
-	Origin      string       `json:"origin,omitempty"` // of one that was imported: what it was, and who signed it there
-	Code        string       `json:"code"`             // build of the trainer
-	Contract    ContractRef  `json:"contract"`
-	Training    Training     `json:"training"`
-	Metrics     Metrics      `json:"metrics"`
-	Scale       Scale        `json:"scale"`
-	Calibration Calibration  `json:"calibration"`
-	Fingerprint string       `json:"fingerprint"` // of Spec
-	Spec        feature.Spec `json:"spec"`
-	Intercept   float64      `json:"intercept"`
-	Weights     []Weight     `json:"weights"`
-	Ensemble    *Ensemble    `json:"ensemble,omitempty"` // format 2; Intercept and Weights are then the member batch
-	Checksum    string       `json:"checksum,omitempty"`
-	Signature   *Signature   `json:"signature,omitempty"`
+	Format    int       `json:"format"`
+	Kind      string    `json:"kind"`
+	Version   int       `json:"version"`
+	Created   time.Time `json:"created"`
+	CreatedBy string    `json:"created_by"`
+	Parent    int       `json:"parent,omitempty"` // the champion when this was made
+	Origin    string    `json:"origin,omitempty"` // of one that was imported: what it was, and who signed it there
+	// Codes of reasons, by source field: what a score says of a field does not change when the contract does. nil: reasons have none.
+	Codes       map[string]string `json:"codes,omitempty"`
+	Code        string            `json:"code"` // build of the trainer
+	Contract    ContractRef       `json:"contract"`
+	Training    Training          `json:"training"`
+	Metrics     Metrics           `json:"metrics"`
+	Scale       Scale             `json:"scale"`
+	Calibration Calibration       `json:"calibration"`
+	Fingerprint string            `json:"fingerprint"` // of Spec
+	Spec        feature.Spec      `json:"spec"`
+	Intercept   float64           `json:"intercept"`
+	Weights     []Weight          `json:"weights"`
+	Ensemble    *Ensemble         `json:"ensemble,omitempty"` // format 2; Intercept and Weights are then the member batch
+	Checksum    string            `json:"checksum,omitempty"`
+	Signature   *Signature        `json:"signature,omitempty"`
 }
 
 // Name is how scores name a version: payment.v000003. It is also its key in MODELS.
@@ -194,6 +196,9 @@ func (a *Artifact) Validate() error {
 		}
 	}
 	if err := events.CheckKind(a.Kind); err != nil {
+		errs = append(errs, err)
+	}
+	if err := checkCodes(a.Codes); err != nil {
 		errs = append(errs, err)
 	}
 	if a.Version < 1 || a.Version > MaxVersion {

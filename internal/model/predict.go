@@ -66,6 +66,7 @@ type Predictor struct {
 	model    lr.Model
 	groupOf  []int     // column -> group
 	fields   []string  // group -> name, ascending, as ties fall; sensitive ones are one group, Withheld
+	codes    []string  // group -> reason code; empty: the artifact has none
 	byColumn []int     // groups by their first column
 	baseline []float64 // group -> its part of the baseline's logit
 	base     float64
@@ -127,6 +128,7 @@ func compile(a *Artifact, schema *events.Schema) (*Predictor, error) {
 		}
 	}
 	p.fields = slices.Compact(slices.Sorted(slices.Values(slices.Concat(names, more))))
+	p.codes = a.codesFor(p.fields)
 	seen := make([]bool, len(p.fields))
 	for _, name := range names {
 		g, _ := slices.BinarySearch(p.fields, name)
@@ -242,7 +244,7 @@ func (p *Predictor) reasons(s *Scratch) []events.Reason {
 		for ; i > 0 && s.reasons[i-1].Add < add; i-- {
 			s.reasons[i] = s.reasons[i-1]
 		}
-		s.reasons[i] = events.Reason{Field: p.fields[g], Add: add}
+		s.reasons[i] = events.Reason{Field: p.fields[g], Add: add, Code: p.codes[g]}
 		if n == MaxReasons {
 			least = s.reasons[n-1].Add
 		}
@@ -264,7 +266,7 @@ func (p *Predictor) Explain(rec *events.Record) []events.Reason {
 	}
 	parts := make([]events.Reason, len(p.fields))
 	for i, g := range p.byColumn {
-		parts[i] = events.Reason{Field: p.fields[g], Add: s.groups[g]}
+		parts[i] = events.Reason{Field: p.fields[g], Add: s.groups[g], Code: p.codes[g]}
 	}
 	return parts
 }

@@ -90,12 +90,16 @@ func (r *Registry) Publish(ctx context.Context, a *Artifact) (version int, err e
 }
 
 // PublishFit is Publish for an artifact that must fit the schema of the contract that is declared: one that reads what the contract protects, does not
-// name, or has under another type, becomes no version.
+// name, or has under another type, becomes no version. One without reason codes gets those of the contract.
 func (r *Registry) PublishFit(ctx context.Context, schema *events.Schema, a *Artifact) (version int, err error) {
 	if err := (Switch{Schema: schema}).fits(a); err != nil {
 		return 0, fmt.Errorf("publish a model of %s: %w", a.Kind, err)
 	}
-	return r.Publish(ctx, a)
+	c := *a
+	if c.Codes == nil {
+		c.Codes = reasonCodes(a, schema)
+	}
+	return r.Publish(ctx, &c)
 }
 
 // errSwapLost: something else stands at the key, at another revision.

@@ -145,9 +145,12 @@ func (s *Score) Append(dst []byte, enc Encoding) []byte {
 			if i > 0 && enc != Msgpack {
 				w.dst = append(w.dst, ',')
 			}
-			w.open(2)
+			w.open(2 + set(s.Reasons[i].Code != ""))
 			w.str("field", s.Reasons[i].Field)
 			w.float("add", s.Reasons[i].Add)
+			if s.Reasons[i].Code != "" {
+				w.str("code", s.Reasons[i].Code)
+			}
 			w.close()
 		}
 		if enc != Msgpack {
@@ -426,6 +429,8 @@ func decodeReasons(enc Encoding, t *token) ([]Reason, string) {
 				x.Field, reason = t.str()
 			case "add":
 				x.Add, reason = t.float()
+			case "code":
+				x.Code, reason = t.str()
 			}
 			return reason
 		}); e != nil {

@@ -27,7 +27,8 @@ func Overridden(list string) string {
 // Reason is what one source field added to the logit, against the model's baseline.
 type Reason struct {
 	Field string  `json:"field" msgpack:"field"`
-	Add   float64 `json:"add" msgpack:"add"` // log-odds
+	Add   float64 `json:"add" msgpack:"add"`                       // log-odds
+	Code  string  `json:"code,omitempty" msgpack:"code,omitempty"` // of the field, as the model has it; empty: it is of before there were codes
 }
 
 // Score is the outcome of a valid event. It is a pure function of the event, the

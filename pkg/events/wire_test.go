@@ -88,7 +88,7 @@ func samplePtr[T any](v T) *T { return &v }
 func sampleScore() Score {
 	return Score{
 		ID: "p-7", Seq: 1 << 40, Kind: "payment", Entity: "c.4711 *", P: 0.1 + 0.2, Points: 512, Band: BandMedium, Decision: Review,
-		Reasons: []Reason{{"amount", 1.0 / 3}, {"merchant", -2.5e-7}}, Model: "payment.v000012", Revision: 41, Contract: 3, Mode: ModeModel,
+		Reasons: []Reason{{Field: "amount", Add: 1.0 / 3}, {Field: "merchant", Add: -2.5e-7}}, Model: "payment.v000012", Revision: 41, Contract: 3, Mode: ModeModel,
 		Time: time.Date(2026, 1, 31, 12, 0, 0, 250e6, time.UTC),
 	}
 }
@@ -298,5 +298,20 @@ func TestOverrideOnTheWire(t *testing.T) {
 		if enc == JSON && !strings.HasSuffix(string(body), `"override":"deny","override_revision":17}`) {
 			t.Errorf("%s", body)
 		}
+	}
+}
+
+// A reason with a code says so, in either encoding.
+func TestReasonCodeOnTheWire(t *testing.T) {
+	s := sampleScore()
+	s.Reasons = []Reason{{Field: "amount", Add: 0.5, Code: "HIGH_AMOUNT"}, {Field: "merchant", Add: 0.25}}
+	for _, enc := range []Encoding{JSON, Msgpack} {
+		got, err := DecodeScore(s.Append(nil, enc))
+		if err != nil || !reflect.DeepEqual(got.Reasons, s.Reasons) {
+			t.Errorf("%v: %+v, %v", enc, got.Reasons, err)
+		}
+	}
+	if body := string(s.Append(nil, JSON)); !strings.Contains(body, `{"field":"amount","add":0.5,"code":"HIGH_AMOUNT"},{"field":"merchant","add":0.25}`) {
+		t.Errorf("%s", body)
 	}
 }
