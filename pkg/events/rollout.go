@@ -36,7 +36,7 @@ type Rollout struct {
 // PlaygroundRollout is for one person on one machine, where models come into force by the gates within minutes: the first is trained on very
 // little, so that what follows it may differ much.
 func PlaygroundRollout() *Rollout {
-	return &Rollout{Mode: RolloutGated, Approval: ApprovalSolo, Patience: Duration(10 * time.Minute), AUCMargin: 0.02, MaxRatio: 3, MaxShift: 0.3, MaxPSI: 2}
+	return &Rollout{Mode: RolloutGated, Approval: ApprovalSolo, Patience: Duration(10 * time.Minute), AUCMargin: 0.02, MaxRatio: 3, MaxShift: 0.3, MaxPSI: 10}
 }
 
 // WithDefaults has what is left out.
