@@ -151,3 +151,18 @@ func TestPSI(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+func TestMembersAreListed(t *testing.T) {
+	in := input(t, 10, 0)
+	a := *in.Artifact
+	a.Ensemble = &model.Ensemble{
+		Members: []model.Member{{Kind: model.KindBatch}, {Kind: model.KindOnline}},
+		Fusions: []model.Fusion{{Members: []string{model.KindBatch}, Weights: []float64{1}}, {Members: []string{model.KindBatch, model.KindOnline}, Weights: []float64{0.25, 0.75}}},
+	}
+	in.Artifact = &a
+	d := &Dossier{In: in}
+	d.members()
+	if len(d.Members) != 2 || d.Members[1].Name != model.KindOnline || !strings.HasPrefix(d.Members[1].Weight, "0.750") || len(d.Limits) != 1 {
+		t.Errorf("%+v %v", d.Members, d.Limits)
+	}
+}

@@ -1,12 +1,14 @@
 package dossier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
 
 	"github.com/riskweir/riskweir/internal/feature"
+	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/pkg/events"
 	"github.com/riskweir/riskweir/pkg/lr"
 )
@@ -86,5 +88,29 @@ func deviation(x lr.Matrix, j int) float64 {
 	return math.Sqrt(squares / float64(x.Rows))
 }
 
-// members of the artifact beside the regression, which its weights are.
-func (d *Dossier) members() {}
+// members of the artifact, the regression that its weights are among them, and the say of each where all vote.
+func (d *Dossier) members() {
+	e := d.In.Artifact.Ensemble
+	if e == nil {
+		return
+	}
+	forms := map[string]string{
+		model.KindBatch: "logistic regression, the weights above", model.KindBoost: "trees", model.KindScorecard: "a scorecard written by hand",
+		model.KindOnline: "a regression that goes on learning; it votes with snapshots, of which the artifact holds none",
+	}
+	say := map[string]string{}
+	for _, f := range e.Fusions {
+		if len(f.Members) < len(e.Members) {
+			continue
+		}
+		for i, kind := range f.Members {
+			say[kind] = fmt.Sprintf("%.3f of its log-odds, if all vote", f.Weights[i])
+		}
+	}
+	for _, m := range e.Members {
+		d.Members = append(d.Members, Member{Name: m.Kind, Form: cmp.Or(forms[m.Kind], "not known to this program"), Weight: say[m.Kind]})
+		if m.Kind == model.KindOnline {
+			d.Limits = append(d.Limits, "The member online is left out of these figures: they are of the others, fused as where it is missing.")
+		}
+	}
+}
