@@ -195,6 +195,7 @@ type switchLoad struct {
 	took   time.Duration
 	first  chan struct{} // closed after a second's events
 	sent   int64
+	good   time.Time // when the last one was sent
 	err    error
 }
 
@@ -211,7 +212,7 @@ func startSwitchLoad(t *testing.T, s *system, rate float64) *switchLoad {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &switchLoad{cancel: cancel, ended: make(chan struct{}), first: make(chan struct{}), began: time.Now()}
+	l := &switchLoad{cancel: cancel, ended: make(chan struct{}), first: make(chan struct{}), began: time.Now(), good: time.Now()}
 	t.Cleanup(func() {
 		cancel()
 		<-l.ended
@@ -238,7 +239,10 @@ func (l *switchLoad) run(ctx context.Context, js natsjs.JetStream, rate float64)
 		select {
 		case <-f.Ok():
 			return nil
-		case err := <-f.Err():
+		case <-f.Err(): // sent again under its id, it is not stored twice
+			again, cancel := context.WithTimeout(context.WithoutCancel(ctx), long)
+			defer cancel()
+			_, err := js.PublishMsg(again, f.Msg(), natsjs.WithRetryAttempts(100))
 			return err
 		case <-time.After(long):
 			return fmt.Errorf("no acknowledgement in %s", long)
@@ -257,9 +261,13 @@ func (l *switchLoad) run(ctx context.Context, js natsjs.JetStream, rate float64)
 					return err
 				}
 				f, err := js.PublishAsync(subject, fmt.Appendf(nil, `{"id":"e%d","amount":%d.5,"country":"DE"}`, l.sent, l.sent%97), natsjs.WithMsgID("e"+strconv.FormatInt(l.sent, 10)))
-				if err != nil {
-					return err
+				if err != nil { // the connection is away, or takes no more: at the next tick
+					if now.Sub(l.good) > long {
+						return err
+					}
+					break
 				}
+				l.good = now
 				l.sent++
 				if waiting = append(waiting, f); len(waiting) == maxWaiting { // the oldest half is not waited for in vain: it bounds what is on its way
 					for _, f := range waiting[:maxWaiting/2] {
