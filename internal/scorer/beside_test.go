@@ -39,6 +39,7 @@ func contending(t *testing.T, lateAfter time.Duration, tried func(version int, r
 		Canary: &model.Canarying{Contender: all[1], Share: rollout.NewShare("payment", 2, 1./3)}, Contenders: all,
 	}
 	s.beside.adopt(s.live)
+	s.arrange()
 	return s
 }
 
