@@ -9,14 +9,13 @@ import (
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/testkit"
 	topology "github.com/riskweir/riskweir/jetstream"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 func caller(change func(*Caller)) (Caller, string) {
 	token := NewToken("shop")

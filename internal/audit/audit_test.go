@@ -11,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/embedded"
 	"github.com/riskweir/riskweir/internal/testkit"
@@ -19,7 +18,7 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 var one = topology.Options{Replicas: 1}
 

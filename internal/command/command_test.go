@@ -16,7 +16,6 @@ import (
 
 	"github.com/choria-io/fisk"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/testkit"
@@ -24,7 +23,7 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 // defined is a command of its own, without the exits of a real one.
 func defined(define func(Flags) Runner, args ...string) (Runner, error) {

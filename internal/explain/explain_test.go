@@ -10,7 +10,6 @@ import (
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/feature"
 	"github.com/riskweir/riskweir/internal/memory"
@@ -20,7 +19,7 @@ import (
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 const contractText = `
 kind: payment

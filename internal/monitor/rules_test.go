@@ -13,14 +13,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the rules say now into testdata/*.txt")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 // TestScenarios plays testdata/*.txt, a sample a second, and compares what the rules say with the indented lines
 // of the file. The commands:

@@ -14,7 +14,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/model"
 	"github.com/riskweir/riskweir/internal/testkit"
@@ -22,7 +21,7 @@ import (
 	"github.com/riskweir/riskweir/pkg/lr"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 // sameCents allows for amounts that no float64 is.
 func sameCents(amount float64, cents int) bool { return math.Abs(amount*100-float64(cents)) < 1e-6 }

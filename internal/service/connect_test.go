@@ -15,14 +15,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nkeys"
-	"go.uber.org/goleak"
 	"go.uber.org/zap"
 
 	"github.com/riskweir/riskweir/internal/embedded"
 	"github.com/riskweir/riskweir/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 // free is an address on which nobody listens.
 func free(t *testing.T) string {

@@ -8,13 +8,12 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/testkit"
 	"github.com/riskweir/riskweir/pkg/events"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 func TestPaceIsEven(t *testing.T) {
 	p := pace{rate: 300, from: start}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/goleak"
 
 	"github.com/riskweir/riskweir/internal/testkit"
 	topology "github.com/riskweir/riskweir/jetstream"
@@ -133,7 +132,7 @@ func score(t testing.TB, js natsjs.JetStream) {
 	})
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.VerifyTestMain(m) }
 
 func TestClientPublish(t *testing.T) {
 	_, js, client := broker(t)
