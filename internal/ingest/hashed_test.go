@@ -100,7 +100,7 @@ func TestEntityKeys(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if hash(t, "a") == hash(t, "b") || hash(t, "a") != hash(t, "a") {
+	if first, again := hash(t, "a"), hash(t, "a"); first == hash(t, "b") || first != again {
 		t.Error("hashes")
 	}
 	other, err := events.HashEntity(testKey, "loan", "a")

@@ -48,7 +48,7 @@ type Signer struct {
 func NewSigner(seed []byte) (*Signer, error) {
 	pair, err := nkeys.ParseDecoratedNKey(seed)
 	if err != nil {
-		return nil, errors.New("signing key: want the seed of an nkey, SU...") // the error may quote the seed
+		return nil, errors.New("signing key: want the seed of an nkey, which begins with SU") // the error may quote the seed
 	}
 	public, err := pair.PublicKey()
 	if err != nil || !nkeys.IsValidPublicUserKey(public) {
@@ -140,11 +140,11 @@ func NewTrust(keys ...string) (*Trust, error) {
 	t := &Trust{keys: map[string]nkeys.KeyPair{}}
 	for _, key := range keys {
 		if strings.HasPrefix(key, "S") {
-			return nil, errors.New("trusted key: this looks like a seed, which is secret: want the public key, U...")
+			return nil, errors.New("trusted key: this looks like a seed, which is secret: want the public key, which begins with U")
 		}
 		pair, err := nkeys.FromPublicKey(key)
 		if err != nil || !nkeys.IsValidPublicUserKey(key) {
-			return nil, fmt.Errorf("trusted key %q: want the public key of a user nkey, U...", key)
+			return nil, fmt.Errorf("trusted key %q: want the public key of a user nkey, which begins with U", key)
 		}
 		t.keys[key] = pair
 	}

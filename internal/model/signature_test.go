@@ -148,7 +148,7 @@ func TestSigningKeyFiles(t *testing.T) {
 	}
 
 	// Whatever prints a signer, or complains of a key, keeps the seed.
-	asJSON, _ := json.Marshal(s)
+	asJSON, _ := json.Marshal(map[string]any{"signer": s})
 	_, seedAsTrust := NewTrust(secret)
 	_, seedAsFile := ReadTrust(secret)
 	_, cut := NewSigner(seed[:20])

@@ -60,8 +60,6 @@ func (l *learner) sparse(x []float64) ([]int32, []float64) {
 	return l.index, l.data
 }
 
-func (l *learner) logit(x []float64) float64 { return l.ftrl.Logit(l.sparse(x)) }
-
 // learn returns the logit from before.
 func (l *learner) learn(x []float64, y float64) (float64, error) {
 	index, data := l.sparse(x)
