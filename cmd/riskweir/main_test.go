@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	if told := os.Getenv(asStranger); told != "" {
 		os.Exit(strange(told))
 	}
-	if os.Getenv(asMain) != "" {
+	if os.Getenv(asMain) != "" && !slices.Contains(os.Args, "-test.fuzzworker") {
 		os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(withEnvironment(m))

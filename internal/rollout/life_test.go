@@ -263,7 +263,7 @@ func TestRandomWalk(t *testing.T) {
 	}
 	t.Logf("ROLLOUT_SEED=%d", seed)
 	seen := map[string]int{}
-	for walk := range uint64(60) {
+	for walk := range uint64(240) { // so many that each move below is met some ten times
 		r := rand.New(rand.NewPCG(seed, walk))
 		p := Policy{Mode: []Mode{Manual, Gated, Gated}[r.IntN(3)], MaxShadows: 1 + r.IntN(3)}
 		if r.IntN(2) == 0 {
