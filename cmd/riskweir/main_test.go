@@ -166,8 +166,13 @@ func (p *process) wait(t *testing.T, within time.Duration) (code int) {
 // riskweir runs to its end and returns what it printed.
 func riskweir(t *testing.T, args ...string) (out, errOut string, code int) {
 	t.Helper()
+	return riskweirWithin(t, long, args...)
+}
+
+func riskweirWithin(t *testing.T, within time.Duration, args ...string) (out, errOut string, code int) {
+	t.Helper()
 	p := start(t, args...)
-	code = p.wait(t, long)
+	code = p.wait(t, within)
 	return p.out.String(), p.err.String(), code
 }
 

@@ -142,14 +142,15 @@ func TestSwitchesUnderLoad(t *testing.T) {
 	}
 	sent := load.stop(t)
 
-	out, errOut, code := riskweir(t, "verify", switchedKind, "--wait", "2m", "--json", "--context", s.context)
+	reading := long + time.Duration(sent)*time.Millisecond // millions of events take minutes to be read
+	out, errOut, code := riskweirWithin(t, reading, "verify", switchedKind, "--wait", "2m", "--json", "--context", s.context)
 	var verified struct{ Events, Scored, Missing, Duplicate, Disorder uint64 }
 	if err := json.Unmarshal([]byte(out), &verified); err != nil || code != 0 || verified.Events != uint64(sent) || verified.Scored != uint64(sent) || verified.Missing+verified.Duplicate+verified.Disorder != 0 {
 		t.Errorf("%d events were acknowledged; verify: exit status %d, %v, %+v %s", sent, code, err, verified, errOut)
 	}
 	log.read(t, s.js)
 	for v, n := range log.made {
-		out, errOut, code := riskweir(t, "model", "impact", switchedKind, "v"+strconv.Itoa(v), "--json", "--context", s.context)
+		out, errOut, code := riskweirWithin(t, reading, "model", "impact", switchedKind, "v"+strconv.Itoa(v), "--json", "--context", s.context)
 		var report impact.Report
 		if err := json.Unmarshal([]byte(out), &report); err != nil || code != 0 || report.Outcomes != n || !report.Last.Equal(log.lastOf[v]) {
 			t.Errorf("impact of v%d: exit status %d, %v, %d outcomes until %s %s; SCORES has %d until %s", v, code, err, report.Outcomes, report.Last, errOut, n, log.lastOf[v])
